@@ -1,0 +1,31 @@
+"""Few-shot segmentation by a semantic and a visual prompt (DSV-LFS, arXiv 2503.04006)."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .bases import BaseNotAvailableError
+    from .configuration import DSVLFSConfig
+    from .errors import InputError
+    from .modeling import DSVLFSModel, Support
+    from .processing import DSVLFSProcessor, Segmentation
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "BaseNotAvailableError": "bases",
+    "DSVLFSConfig": "configuration",
+    "DSVLFSModel": "modeling",
+    "DSVLFSProcessor": "processing",
+    "InputError": "errors",
+    "Segmentation": "processing",
+    "Support": "modeling",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    """Imports on first use: `dsvlfs --help` needs no torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dsvlfs' has no attribute '{name}'")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

@@ -1,0 +1,239 @@
+"""Command line: `dsvlfs segment` and `dsvlfs evaluate`.
+
+Exit status: 0 all done; 1 some queries could not be read and the others are done; 2 nothing could be done, for the one
+reason on standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import InputError
+
+if TYPE_CHECKING:
+    from .modeling import DSVLFSModel
+
+# PyTorch and transformers take seconds to import: each command imports what it needs, and `--help` needs neither.
+
+MODES = ("both", "semantic", "visual")
+PHOTO_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except (InputError, OSError) as error:  # OSError: a base model that cannot be had, a folder that cannot be written
+        _complain(error)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dsvlfs", description="Few-shot segmentation: finds a class in photos, from its name and example masks."
+    )
+    commands = parser.add_subparsers(title="commands", required=True)
+
+    segment = commands.add_parser(
+        "segment", help="segment photos", description="Writes STEM_mask.png and STEM_overlay.png for each query photo."
+    )
+    segment.set_defaults(run=_segment)
+    segment.add_argument("--class-name", required=True, metavar="NAME", help="what to find, such as 'red fox'")
+    segment.add_argument(
+        "--description", metavar="TEXT", help="what the class looks like, in a sentence or a paragraph"
+    )
+    segment.add_argument(
+        "--support",
+        nargs=2,
+        action="append",
+        default=[],
+        type=Path,
+        metavar=("IMAGE", "MASK"),
+        help="an example photo with its mask (foreground is not zero); repeat for more shots",
+    )
+    segment.add_argument(
+        "--query", nargs="+", required=True, type=Path, metavar="IMAGE_OR_FOLDER", help="photos to segment"
+    )
+    segment.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the results")
+    segment.add_argument(
+        "--mode", choices=MODES, help="prompts to use; default: both where there is a support, else semantic"
+    )
+    segment.add_argument(
+        "--threshold", type=_fraction, default=0.5, help="probability from which a pixel is foreground (default: 0.5)"
+    )
+    _add_model_argument(segment)
+
+    evaluate = commands.add_parser(
+        "evaluate", help="measure on fixed episodes", description="Measures mIoU and FB-IoU on a file of episodes."
+    )
+    evaluate.set_defaults(run=_evaluate)
+    evaluate.add_argument(
+        "--root", required=True, type=Path, metavar="DIR", help="folder that the episodes' photos are looked for in"
+    )
+    evaluate.add_argument("--episodes", required=True, type=Path, metavar="FILE.jsonl", help="one episode a line")
+    evaluate.add_argument("--mode", choices=MODES, default="both", help="prompts to use (default: both)")
+    evaluate.add_argument(
+        "--method",
+        choices=("model", "prototype"),
+        default="model",
+        help="the model, or the training-free comparison on its frozen features (default: model)",
+    )
+    evaluate.add_argument("--limit", type=_count, metavar="N", help="take only the file's first N episodes")
+    evaluate.add_argument("--out", required=True, type=Path, metavar="RESULT.json", help="file for the result")
+    _add_model_argument(evaluate)
+    return parser
+
+
+def _add_model_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        default="dsvlfs-tiny",
+        metavar="NAME_OR_PATH",
+        help="a checkpoint's folder or name (default: dsvlfs-tiny)",
+    )
+
+
+def _fraction(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def _segment(arguments: argparse.Namespace) -> int:
+    from PIL import Image
+    from tqdm import tqdm
+
+    from .processing import load_mask, load_photo
+    from .visualization import overlay
+
+    mode = arguments.mode or ("both" if arguments.support else "semantic")
+    if mode != "semantic" and not arguments.support:
+        raise InputError(f"Mode {mode} needs an example; give --support IMAGE MASK, or use --mode semantic.")
+    queries = _find_queries(arguments.query)
+    _check_outputs(queries, arguments.out, inputs=[*queries, *(file for pair in arguments.support for file in pair)])
+    examples = []
+    for photo_file, mask_file in arguments.support:
+        photo = load_photo(photo_file)
+        examples.append((photo, load_mask(mask_file, photo.size)))
+    arguments.out.mkdir(parents=True, exist_ok=True)
+
+    model = _load_model(arguments.model)
+    support = model.encode_support(examples) if mode != "semantic" else None
+    unreadable = 0
+    for query in tqdm(queries, unit="photo", disable=len(queries) == 1):
+        try:
+            photo = load_photo(query)
+        except InputError as error:
+            _complain(error)
+            unreadable += 1
+            continue
+        mask = model.segment(
+            photo,
+            arguments.class_name,
+            support=support,
+            description=arguments.description,
+            mode=mode,
+            threshold=arguments.threshold,
+        ).mask
+        mask_file, overlay_file = _outputs(query, arguments.out)
+        Image.fromarray(mask.astype("uint8") * 255).save(mask_file)
+        overlay(photo, mask).save(overlay_file)
+    return 1 if unreadable else 0
+
+
+def _find_queries(paths: Sequence[Path]) -> list[Path]:
+    """The photos named, and those in the folders named, once each."""
+    queries: dict[Path, None] = {}
+    for path in paths:
+        found = [path]
+        if path.is_dir():
+            found = sorted(file for file in path.iterdir() if file.suffix.lower() in PHOTO_SUFFIXES)
+            if not found:
+                raise InputError(f"The folder {path} holds no photos ({', '.join(sorted(PHOTO_SUFFIXES))}).")
+        queries |= dict.fromkeys(found)
+    return list(queries)
+
+
+def _outputs(query: Path, out: Path) -> tuple[Path, Path]:
+    return out / f"{query.stem}_mask.png", out / f"{query.stem}_overlay.png"
+
+
+def _check_outputs(queries: Sequence[Path], out: Path, inputs: Sequence[Path]) -> None:
+    """Nobody's result and nobody's input is overwritten."""
+    protected = {file.resolve() for file in inputs}
+    queries_by_stem: dict[str, Path] = {}
+    for query in queries:
+        # Some file systems take 'Fox' and 'fox' for one name.
+        other = queries_by_stem.setdefault(query.stem.casefold(), query)
+        if other != query:
+            raise InputError(
+                f"The results of {other} and {query} would have the same name; rename one, or run them apart with "
+                "different --out."
+            )
+        for file in _outputs(query, out):
+            if file.resolve() in protected:
+                raise InputError(f"The results of {query} would overwrite {file}, an input; give another --out.")
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from .data.episodes import load_episodes
+    from .evaluation import evaluate
+    from .prototype import PrototypeSegmenter
+
+    if arguments.out.is_dir():
+        raise InputError(f"{arguments.out} is a folder; give a file for the result, such as result.json.")
+    episodes = load_episodes(arguments.root, arguments.episodes, arguments.limit)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    segmenter = _load_model(arguments.model)
+    if arguments.method == "prototype":
+        segmenter = PrototypeSegmenter(segmenter)
+    result = evaluate(segmenter, episodes, mode=arguments.mode)
+    given = {name: str(v) if isinstance(v, Path) else v for name, v in vars(arguments).items() if name != "run"}
+    _write_json(arguments.out, {**result, "arguments": given})
+    print(_table(result))
+    return 0
+
+
+def _load_model(name: str) -> DSVLFSModel:
+    from . import DSVLFSModel
+
+    return DSVLFSModel.from_pretrained(name)
+
+
+def _write_json(file: Path, content: dict[str, Any]) -> None:
+    """Writes all of the file or nothing."""
+    partial = file.with_name(f"{file.name}.part")
+    partial.write_text(json.dumps(content, indent=2) + "\n")
+    partial.replace(file)
+
+
+def _table(result: dict[str, Any]) -> str:
+    low, high = result["miou_interval_95"]
+    rows = [*result["iou"].items(), ("mIoU", result["miou"]), ("FB-IoU", result["fb_iou"])]
+    if "right_tile" in result:
+        rows.append(("right tile", result["right_tile"]))
+    width = max(len(name) for name, _ in rows)
+    lines = [f"{name:<{width}}  {percent:5.1f} %" for name, percent in rows]
+    lines.append(
+        f"{result['episodes']} episodes, mIoU's 95 % interval {low:.1f} to {high:.1f}, "
+        f"{result['seconds_per_query']:.2f} s a query"
+    )
+    return "\n".join(lines)
+
+
+def _complain(error: Exception) -> None:
+    print(f"dsvlfs: {error}", file=sys.stderr)

@@ -1,0 +1,225 @@
+"""Every knob of the model, and the two sizes."""
+
+from typing import Any
+
+from transformers import AutoConfig, CLIPVisionConfig, Dinov2Config, LlamaConfig, LlavaConfig, PreTrainedConfig
+from transformers import SamVisionConfig
+
+from .efficientnet_lite import EfficientNetLiteConfig
+
+SEMANTIC_TOKEN = "<SEM_prompt>"
+IMAGE_TOKEN = "<image>"
+
+_IMAGENET_MEAN, _IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+
+
+class DSVLFSConfig(PreTrainedConfig):
+    """Configuration of `DSVLFSModel`. A layer is named `image.N` (output of the image encoder's N-th block, from 1) or
+    `vision.N` (output of the LLaVA vision tower's N-th stage, from 0).
+
+    Args:
+        image_base: name of the frozen image encoder (see `dsvlfs.bases`).
+        image_config: its architecture (DINOv2 or SAM's ViT).
+        image_size: side of the square that the image encoder sees, in pixels.
+        image_mean, image_std: its normalisation, of values in [0, 1].
+        pad_to_square: pad the shorter side (SAM) rather than stretch it.
+        vlm_base: name of a whole pretrained LLaVA; or None, to join `vision_base` and `language_base` to one.
+        vision_base, language_base: names of the LLaVA's vision tower and language model where `vlm_base` is None.
+        vlm_config: the LLaVA's architecture, without the tokens that this model adds.
+        vlm_image_size, vlm_mean, vlm_std: as for the image encoder.
+        train_vlm_projector: train LLaVA's projector (it is new where `vlm_base` is None).
+        train_token_embeddings: "all" (paper: embeddings and LM head) or "added" (the new token's rows).
+        lora_rank, lora_alpha, lora_dropout: LoRA on the language model's q_proj and v_proj.
+        prompt_template: question to the LLaVA, with {image}, {class_name} and {description}.
+        answer_template: its teacher-forced answer; holds `<SEM_prompt>`.
+        correlation_layers: layers whose cosines are the channels of the 4D correlation.
+        embedding_layers: layers that a trained neck fuses to the decoder's image embedding; None takes the embedding of
+            the image encoder's own neck (SAM).
+        support_size: side of the square support view, in pixels.
+        support_context: the support view is cropped to this many times the mask's bounding box; None keeps the photo.
+        support_grid: side to which support features are pooled, in positions; None keeps their own.
+        match_channels: output channels of the center-pivot 4D convolutions.
+        match_background: correlate with the support's background as well, as further channels.
+        match_priors: also give the visual prompt each channel's mean and maximum over the support positions.
+        prompt_dim: channels of the prompts and of the decoder.
+        decoder_multimask_outputs: spare mask tokens of SAM's decoder (3 where SAM's weights are loaded).
+        text_loss_weight, bce_loss_weight, dice_loss_weight: weights of the three losses.
+        vote_threshold: with K shots, share of the largest vote count at which a pixel is foreground.
+
+    The defaults are those of `paper`.
+    """
+
+    model_type = "dsvlfs"
+
+    def __init__(
+        self,
+        image_base: str = "facebook/sam-vit-huge",
+        image_config: dict[str, Any] | None = None,
+        image_size: int = 1024,
+        image_mean: list[float] = _IMAGENET_MEAN,
+        image_std: list[float] = _IMAGENET_STD,
+        pad_to_square: bool = True,
+        vlm_base: str | None = "llava-hf/llava-1.5-7b-hf",
+        vision_base: str | None = None,
+        language_base: str | None = None,
+        vlm_config: dict[str, Any] | None = None,
+        vlm_image_size: int = 336,
+        vlm_mean: list[float] = [0.48145466, 0.4578275, 0.40821073],  # noqa: B006 (CLIP's; PreTrainedConfig copies)
+        vlm_std: list[float] = [0.26862954, 0.26130258, 0.27577711],  # noqa: B006
+        train_vlm_projector: bool = False,
+        train_token_embeddings: str = "all",
+        lora_rank: int = 8,
+        lora_alpha: int = 16,
+        lora_dropout: float = 0.05,
+        prompt_template: str = "USER: {image}\n{description}Where in this photo is the {class_name}? ASSISTANT:",
+        answer_template: str = f" It is {SEMANTIC_TOKEN}.",
+        correlation_layers: list[str] | None = None,
+        embedding_layers: list[str] | None = None,
+        support_size: int = 1024,
+        support_context: float | None = None,
+        support_grid: int | None = None,
+        match_channels: tuple[int, ...] = (16, 128, 256),
+        match_background: bool = False,
+        match_priors: bool = False,
+        prompt_dim: int = 256,
+        decoder_multimask_outputs: int = 3,
+        text_loss_weight: float = 1.0,
+        bce_loss_weight: float = 2.0,
+        dice_loss_weight: float = 0.5,
+        vote_threshold: float = 0.5,
+        **kwargs: Any,
+    ) -> None:
+        self.image_base = image_base
+        self.image_config = image_config or _sam_vit_huge().to_dict()
+        self.image_size = image_size
+        self.image_mean, self.image_std = list(image_mean), list(image_std)
+        self.pad_to_square = pad_to_square
+        self.vlm_base = vlm_base
+        self.vision_base = vision_base
+        self.language_base = language_base
+        self.vlm_config = vlm_config or _llava_15_7b().to_dict()
+        self.vlm_image_size = vlm_image_size
+        self.vlm_mean, self.vlm_std = list(vlm_mean), list(vlm_std)
+        self.train_vlm_projector = train_vlm_projector
+        self.train_token_embeddings = train_token_embeddings
+        self.lora_rank = lora_rank
+        self.lora_alpha = lora_alpha
+        self.lora_dropout = lora_dropout
+        self.prompt_template = prompt_template
+        self.answer_template = answer_template
+        self.correlation_layers = correlation_layers or [f"image.{n}" for n in range(1, 33)]
+        self.embedding_layers = embedding_layers
+        self.support_size = support_size
+        self.support_context = support_context
+        self.support_grid = support_grid
+        self.match_channels = tuple(match_channels)
+        self.match_background = match_background
+        self.match_priors = match_priors
+        self.prompt_dim = prompt_dim
+        self.decoder_multimask_outputs = decoder_multimask_outputs
+        self.text_loss_weight = text_loss_weight
+        self.bce_loss_weight = bce_loss_weight
+        self.dice_loss_weight = dice_loss_weight
+        self.vote_threshold = vote_threshold
+        super().__init__(**kwargs)
+
+    @classmethod
+    def paper(cls) -> "DSVLFSConfig":
+        """The paper's model: SAM ViT-H and LLaVA-1.5-7B (arXiv 2503.04006, section 4.1)."""
+        return cls()
+
+    @classmethod
+    def tiny(cls) -> "DSVLFSConfig":
+        """The laptop's model: DINOv2 ViT-S/14, EfficientNet-Lite2 and SmolLM2-135M."""
+        return cls(
+            image_base="dinov2-small-focus",
+            image_config=_dinov2_small().to_dict(),
+            image_size=448,
+            pad_to_square=False,
+            vlm_base=None,
+            vision_base="efficientnet-lite2",
+            language_base="smollm2-135m-instruct-q4",
+            vlm_config=_tiny_llava().to_dict(),
+            vlm_image_size=448,
+            vlm_mean=[127 / 255] * 3,
+            vlm_std=[128 / 255] * 3,
+            train_vlm_projector=True,
+            train_token_embeddings="added",
+            # The class comes before the photo: what the language model makes of it does not depend on the photo.
+            prompt_template="Class: {class_name}. {description}Photo: {image} Where is the {class_name}?",
+            correlation_layers=["image.9", "image.10", "vision.4", "vision.5", "vision.6"],
+            embedding_layers=["image.9", "image.12", "vision.5", "vision.6"],
+            support_size=336,
+            support_context=1.6,
+            support_grid=12,
+            match_channels=(16, 32, 64),
+            match_background=True,
+            match_priors=True,
+            prompt_dim=128,
+            decoder_multimask_outputs=0,
+        )
+
+    @property
+    def frozen_layers(self) -> list[str]:
+        """Every layer that some part reads, once each."""
+        return list(dict.fromkeys([*self.correlation_layers, *(self.embedding_layers or [])]))
+
+    def image_encoder_config(self) -> PreTrainedConfig:
+        """The image encoder's architecture as transformers' config."""
+        return AutoConfig.for_model(**self.image_config)
+
+    def llava_config(self) -> LlavaConfig:
+        """The LLaVA's architecture as transformers' config."""
+        return LlavaConfig(**{k: v for k, v in self.vlm_config.items() if k != "model_type"})
+
+
+def _sam_vit_huge() -> SamVisionConfig:
+    return SamVisionConfig(
+        hidden_size=1280, num_hidden_layers=32, num_attention_heads=16, global_attn_indexes=[7, 15, 23, 31]
+    )
+
+
+def _llava_15_7b() -> LlavaConfig:
+    vision = CLIPVisionConfig(
+        hidden_size=1024,
+        intermediate_size=4096,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        image_size=336,
+        patch_size=14,
+        projection_dim=768,
+    )
+    return LlavaConfig(
+        vision_config=vision, text_config=LlamaConfig(vocab_size=32064), image_token_index=32000, image_seq_length=576
+    )
+
+
+def _dinov2_small() -> Dinov2Config:
+    return Dinov2Config(hidden_size=384, num_hidden_layers=12, num_attention_heads=6, image_size=518, patch_size=14)
+
+
+def _tiny_llava() -> LlavaConfig:
+    text = LlamaConfig(
+        vocab_size=49152,
+        hidden_size=576,
+        intermediate_size=1536,
+        num_hidden_layers=30,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        max_position_embeddings=8192,
+        rms_norm_eps=1e-5,
+        rope_parameters={"rope_type": "default", "rope_theta": 100000.0},
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+    )
+    vision = EfficientNetLiteConfig(token_grid=4)
+    return LlavaConfig(
+        vision_config=vision,
+        text_config=text,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+        image_seq_length=vision.token_grid**2,
+        tie_word_embeddings=True,
+    )

@@ -1,0 +1,153 @@
+"""Frozen features on disk: the bases run once a view, the trained parts learn from what they gave.
+
+A cache folder holds `queries/N.safetensors` (features in half precision and object masks of scene N),
+`supports/N.safetensors` and, beside each, `N.json` with names. A view is written whole or not at all, so a build that
+was stopped goes on where it was.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import PartialState
+from PIL import Image, ImageOps
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from ..modeling import DSVLFSModel
+from .scenes import Scene, SceneComposer
+
+TARGET_FACTOR = 4  # the decoder's logits have 4 times the side of its image embedding
+
+
+class FeatureCache:
+    """A cache folder.
+
+    Args:
+        folder: made where it is missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for part in ("queries", "supports"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+
+    def build(
+        self,
+        model: DSVLFSModel,
+        composer: SceneComposer,
+        *,
+        scenes: dict[str, int],
+        scene_photos: int,
+        seed: int,
+        progress: bool = True,
+    ) -> None:
+        """Computes what is missing, divided between Accelerate's processes.
+
+        Args:
+            model: whose frozen encoders run.
+            composer: of the scenes; its photos are the supports.
+            scenes: number of scenes of each kind.
+            scene_photos: how many of the composer's scene rows become supports, evenly taken.
+            seed: of scenes and support views.
+            progress: draw a bar.
+        """
+        jobs = [*self._support_jobs(model, composer, scene_photos, seed), *self._query_jobs(model, composer, scenes, seed)]
+        # Every kind early: a build that is still going on can already be trained from.
+        np.random.default_rng(seed).shuffle(jobs)
+        missing = [(stem, make) for stem, make in jobs if not stem.with_suffix(".json").exists()]
+        state = PartialState(cpu=not torch.cuda.is_available())
+        with state.split_between_processes(missing) as own:
+            bar = tqdm(own, disable=not (progress and state.is_main_process), desc="frozen features", unit="view")
+            for stem, make in bar:
+                _write(stem, *make())
+        state.wait_for_everyone()
+
+    def _query_jobs(
+        self, model: DSVLFSModel, composer: SceneComposer, scenes: dict[str, int], seed: int
+    ) -> Iterator[tuple[Path, Callable]]:
+        for kind, count in scenes.items():
+            for number in range(count):
+                stem = self.folder / "queries" / f"{kind}-{number:05d}"
+                entropy = (seed, SceneComposer.kinds.index(kind), number)
+                yield stem, lambda kind=kind, entropy=entropy: _query(model, composer.compose(kind, entropy))
+
+    def _support_jobs(
+        self, model: DSVLFSModel, composer: SceneComposer, scene_photos: int, seed: int
+    ) -> Iterator[tuple[Path, Callable]]:
+        step = max(1, len(composer.scenes) // max(1, scene_photos))
+        pools = {
+            "single": (composer.singles, range(len(composer.singles)), 1),
+            "photo": (composer.scenes, range(0, len(composer.scenes), step), 1),
+            "cutout": (composer.cutouts, range(len(composer.cutouts)), 1),
+        }
+        for pool, (rows, indices, variants) in pools.items():
+            for index in indices:
+                for variant in range(variants):
+                    stem = self.folder / "supports" / f"{pool}-{index:05d}-{variant}"
+                    rng = np.random.default_rng((seed, index, variant))
+                    yield stem, lambda rows=rows, i=index, v=variant, r=rng: _support(model, composer, rows[i], v, r)
+
+    def names(self, part: str) -> dict[str, dict]:
+        """Names of the finished views of `part` ("queries" or "supports"), by stem."""
+        return {file.stem: json.loads(file.read_text()) for file in sorted((self.folder / part).glob("*.json"))}
+
+    def load(self, part: str, stem: str) -> dict[str, Tensor]:
+        """Tensors of a view, as they lie on disk (half precision; masks uint8), without a batch dimension."""
+        return load_file(self.folder / part / f"{stem}.safetensors")
+
+
+def _query(model: DSVLFSModel, scene: Scene) -> tuple[dict[str, Tensor], dict]:
+    view = model.processor.query_view(scene.image)
+    features = model.frozen_features(view)
+    config = model.config
+    wanted = config.frozen_layers if config.embedding_layers else [*config.frozen_layers, "image.embedding"]
+    tensors = {name: features[name][0].half() for name in [*wanted, "tokens"]}
+    side = features[wanted[0]].shape[-1] * TARGET_FACTOR
+    kept = [item for item in scene.objects if item.mask.mean() >= 0.002]
+    masks = [_resized(item.mask, view.valid, view.image_pixels.shape[-1], side) for item in kept]
+    tensors["masks"] = torch.stack(masks) if masks else torch.zeros(0, side, side, dtype=torch.uint8)
+    names = [{"photo_id": o.photo_id, "names": o.names, "definition": o.definition} for o in kept]
+    return tensors, {"kind": scene.kind, "objects": names}
+
+
+def _support(
+    model: DSVLFSModel, composer: SceneComposer, row: dict, variant: int, rng: np.random.Generator
+) -> tuple[dict[str, Tensor], dict]:
+    image, mask = row["image"], np.array(row["mask"]) > 0
+    if image.mode == "RGBA":
+        ground = composer.background(rng).resize((image.width * 2, image.height * 2))
+        corner = (image.width // 2, image.height // 2)
+        ground.paste(image, corner, image)
+        mask = np.pad(mask, [(corner[1], image.height - corner[1]), (corner[0], image.width - corner[0])])
+        image = ground
+    image = image.convert("RGB")
+    if variant:
+        image, mask = ImageOps.mirror(image), mask[:, ::-1]
+    view, square = model.processor.support_view(image, mask)
+    layers, grid_mask = model.support_features(model.frozen_features(view), square)
+    tensors = {f"layer.{i}": layer[0].half() for i, layer in enumerate(layers)}
+    tensors["mask"] = (grid_mask[0] * 255).round().to(torch.uint8)
+    names = {"photo_id": row["photo_id"], "names": row["class_names"], "definition": row["definition"]}
+    return tensors, names | {"area": float(mask.mean())}
+
+
+def _resized(mask: np.ndarray, valid: tuple[int, int], square: int, side: int) -> Tensor:
+    """The mask on the decoder's grid (side, side), uint8, 255 where a cell is all foreground."""
+    image = Image.fromarray(mask.astype(np.uint8) * 255).resize(valid, Image.Resampling.BOX)
+    canvas = torch.zeros(1, 1, square, square)
+    canvas[0, 0, : valid[1], : valid[0]] = torch.from_numpy(np.array(image)).float()
+    return F.interpolate(canvas, (side, side), mode="area")[0, 0].round().to(torch.uint8)
+
+
+def _write(stem: Path, tensors: dict[str, Tensor], names: dict) -> None:
+    unfinished = stem.with_suffix(".part")
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, unfinished)
+    os.replace(unfinished, stem.with_suffix(".safetensors"))
+    unfinished.write_text(json.dumps(names))
+    os.replace(unfinished, stem.with_suffix(".json"))

@@ -1,0 +1,159 @@
+"""Training episodes over a feature cache: which query, which class, which support, which prompts."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from accelerate.utils import send_to_device
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from .feature_cache import FeatureCache
+
+# A class of more supports than these is too wide to be one thing ('artifact').
+_WIDEST_CLASS = 80
+
+
+@dataclass(frozen=True)
+class TrainingEpisode:
+    """One query, its class and its prompts.
+
+    Args:
+        features: of the query, a tensor a layer.
+        target: (side, side) in [0, 1].
+        support_layers: a tensor a correlation layer; zeros where `use_visual` is false.
+        support_mask: (grid, grid) in [0, 1].
+        class_name, description: of the question.
+        use_semantic, use_visual: which prompts the decoder is given.
+    """
+
+    features: dict[str, Tensor]
+    target: Tensor
+    support_layers: list[Tensor]
+    support_mask: Tensor
+    class_name: str
+    description: str | None
+    use_semantic: bool
+    use_visual: bool
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """`TrainingEpisode`s, stacked."""
+
+    features: dict[str, Tensor]
+    target: Tensor
+    support_layers: list[Tensor]
+    support_mask: Tensor
+    names: list[tuple[str, str | None]]
+    use_semantic: Tensor
+    use_visual: Tensor
+
+    def to(self, device: torch.device) -> "TrainingBatch":
+        """The same on another device."""
+        return TrainingBatch(**send_to_device(vars(self), device))
+
+
+class EpisodeDataset(Dataset):
+    """Episode i depends on the seed and i alone, whoever asks for it and when.
+
+    Args:
+        cache: finished, or as far as it is.
+        length: number of episodes.
+        seed: of the episodes.
+        kind_weights: how often a query is of each kind.
+        visual_only, semantic_only: share of episodes with one prompt.
+        description_share: share of questions with the class's definition, where there is one.
+    """
+
+    def __init__(
+        self,
+        cache: FeatureCache,
+        *,
+        length: int,
+        seed: int,
+        kind_weights: dict[str, float],
+        visual_only: float,
+        semantic_only: float,
+        description_share: float,
+    ) -> None:
+        self.cache = cache
+        self.length = length
+        self.seed = seed
+        self.visual_only, self.semantic_only = visual_only, semantic_only
+        self.description_share = description_share
+        self._queries = {stem: entry for stem, entry in cache.names("queries").items() if entry["objects"]}
+        self._queries_of_kind: dict[str, list[str]] = defaultdict(list)
+        for stem, entry in self._queries.items():
+            self._queries_of_kind[entry["kind"]].append(stem)
+        self._kinds = [kind for kind in kind_weights if self._queries_of_kind[kind]]
+        weights = np.array([kind_weights[kind] for kind in self._kinds])
+        self._kind_probabilities = weights / weights.sum()
+        # Supports are small and come back often: all stay in memory.
+        self._supports = {s: e for s, e in cache.names("supports").items() if e["area"] >= 0.005}
+        self._support_tensors = {stem: cache.load("supports", stem) for stem in self._supports}
+        self._supports_of_name: dict[str, list[str]] = defaultdict(list)
+        for stem, entry in self._supports.items():
+            for name in entry["names"]:
+                self._supports_of_name[name].append(stem)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> TrainingEpisode:
+        rng = np.random.default_rng((self.seed, index))
+        while True:
+            kind = self._kinds[rng.choice(len(self._kinds), p=self._kind_probabilities)]
+            stem = self._queries_of_kind[kind][rng.integers(len(self._queries_of_kind[kind]))]
+            objects = self._queries[stem]["objects"]
+            chosen = objects[rng.integers(len(objects))]
+            draw = rng.random()
+            use_visual = draw >= self.semantic_only
+            use_semantic = not self.semantic_only <= draw < self.semantic_only + self.visual_only
+            class_name, support = self._class_and_support(rng, chosen, {o["photo_id"] for o in objects}, use_visual)
+            if class_name is not None:
+                break
+        described = chosen["definition"] and class_name in chosen["names"][:2] and rng.random() < self.description_share
+        loaded = self.cache.load("queries", stem)
+        masks = loaded.pop("masks")
+        shown = [i for i, item in enumerate(objects) if class_name in item["names"]]
+        tensors = self._support_tensors[support or next(iter(self._support_tensors))]
+        layers = [tensors[f"layer.{i}"].float() for i in range(len(tensors) - 1)]
+        return TrainingEpisode(
+            features={name: tensor.float() for name, tensor in loaded.items()},
+            target=masks[shown].amax(dim=0).float() / 255,
+            support_layers=layers if use_visual else [torch.zeros_like(layer) for layer in layers],
+            support_mask=tensors["mask"].float() / 255,
+            class_name=class_name,
+            description=chosen["definition"] if described else None,
+            use_semantic=use_semantic,
+            use_visual=use_visual,
+        )
+
+    def _class_and_support(
+        self, rng: np.random.Generator, target: dict, photos: set[str], needs_support: bool
+    ) -> tuple[str | None, str | None]:
+        """A name of the target and, if asked for, a support of it from another photo; (None, None) if there is none."""
+        names = [name for name in target["names"] if len(self._supports_of_name.get(name, ())) <= _WIDEST_CLASS]
+        rng.shuffle(names)
+        for name in names:
+            if not needs_support:
+                return name, None
+            supports = [s for s in self._supports_of_name.get(name, ()) if self._supports[s]["photo_id"] not in photos]
+            if supports:
+                return name, supports[rng.integers(len(supports))]
+        return None, None
+
+
+def collate(episodes: list[TrainingEpisode]) -> TrainingBatch:
+    """Stacks episodes."""
+    return TrainingBatch(
+        features={name: torch.stack([e.features[name] for e in episodes]) for name in episodes[0].features},
+        target=torch.stack([e.target for e in episodes]),
+        support_layers=[torch.stack(layer) for layer in zip(*(e.support_layers for e in episodes))],
+        support_mask=torch.stack([e.support_mask for e in episodes]),
+        names=[(e.class_name, e.description) for e in episodes if e.use_semantic],
+        use_semantic=torch.tensor([e.use_semantic for e in episodes]),
+        use_visual=torch.tensor([e.use_visual for e in episodes]),
+    )

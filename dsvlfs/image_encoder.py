@@ -1,0 +1,58 @@
+"""The frozen image encoder: a photo to the features of its blocks and, for SAM, its image embedding."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from transformers import AutoModel, Dinov2Config, PreTrainedConfig, PreTrainedModel, SamVisionConfig
+
+
+class ImageEncoder(nn.Module):
+    """DINOv2 or SAM's ViT, frozen.
+
+    Args:
+        backbone: transformers' `Dinov2Model` or `SamVisionModel`.
+        blocks: numbers of the blocks whose output is returned, from 1.
+    """
+
+    def __init__(self, *, backbone: PreTrainedModel, blocks: Sequence[int]) -> None:
+        super().__init__()
+        self.backbone = backbone.requires_grad_(False).eval()
+        self.blocks = tuple(blocks)
+
+    @classmethod
+    def from_config(cls, config: PreTrainedConfig, blocks: Sequence[int]) -> "ImageEncoder":
+        """An encoder with random weights."""
+        return cls(backbone=AutoModel.from_config(config), blocks=blocks)
+
+    def train(self, mode: bool = True) -> "ImageEncoder":
+        """Stays in evaluation mode: it is frozen."""
+        return super().train(False)
+
+    def forward(self, pixel_values: Tensor) -> dict[str, Tensor]:
+        """Runs the encoder.
+
+        Args:
+            pixel_values: (batch, 3, size, size), normalised.
+
+        Returns:
+            `image.N`: (batch, channels, height, width) for each block N asked for; with SAM also `image.embedding`:
+            (batch, 256, height, width).
+        """
+        output = self.backbone(pixel_values=pixel_values, output_hidden_states=True)
+        features = {f"image.{n}": _to_map(output.hidden_states[n], self.backbone.config) for n in self.blocks}
+        if isinstance(self.backbone.config, SamVisionConfig):
+            features["image.embedding"] = output.last_hidden_state
+        return features
+
+
+def block_channels(config: PreTrainedConfig) -> int:
+    """Channels of a block's output."""
+    return config.hidden_size
+
+
+def _to_map(hidden: Tensor, config: PreTrainedConfig) -> Tensor:
+    if isinstance(config, Dinov2Config):  # (batch, class token + positions, channels)
+        positions = hidden[:, 1:]
+        side = int(positions.shape[1] ** 0.5)
+        return positions.transpose(1, 2).unflatten(2, (side, side))
+    return hidden.permute(0, 3, 1, 2)

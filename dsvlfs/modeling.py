@@ -1,0 +1,456 @@
+"""`DSVLFSModel`: the parts wired together, and the ways in and out of it."""
+
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, overload
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoModel, AutoModelForCausalLM, LlavaForConditionalGeneration, SamModel
+from transformers.initialization import no_init_weights
+from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
+from transformers.utils import PushToHubMixin
+
+from .bases import resolve_base
+from .configuration import DSVLFSConfig
+from .errors import InputError
+from .image_encoder import ImageEncoder
+from .losses import bce_loss, dice_loss
+from .mask_decoder import EmbeddingNeck, MaskDecoder
+from .matching import DenseMatcher
+from .processing import DSVLFSProcessor, Photo, Segmentation, View
+from .semantic_encoder import Question, SemanticEncoder
+
+Mode = Literal["both", "semantic", "visual"]
+MODES: tuple[Mode, ...] = ("both", "semantic", "visual")
+
+PACKAGED_CHECKPOINTS = {"dsvlfs-tiny": Path(__file__).parent / "checkpoints" / "tiny"}
+
+
+@dataclass(frozen=True)
+class Support:
+    """K encoded support photos.
+
+    Args:
+        layers: (K, channels, height, width) of each correlation layer, on the support grid.
+        masks: (K, height, width), foreground in [0, 1].
+    """
+
+    layers: tuple[Tensor, ...]
+    masks: Tensor
+
+
+@dataclass(frozen=True)
+class TrainingOutput:
+    """Logits (batch, height, width) and losses: their weighted sum, and each alone, averaged over the batch."""
+
+    logits: Tensor
+    loss: Tensor
+    text_loss: Tensor
+    bce_loss: Tensor
+    dice_loss: Tensor
+
+
+class DSVLFSModel(nn.Module, PushToHubMixin):
+    """Few-shot segmentation by a semantic and a visual prompt (DSV-LFS, arXiv 2503.04006).
+
+    Args:
+        config: of either size.
+        load_bases: load the frozen bases; without, every weight is random (shapes and costs only).
+
+    Raises:
+        BaseNotAvailableError: a base cannot be had.
+    """
+
+    def __init__(self, config: DSVLFSConfig, *, load_bases: bool = True) -> None:
+        super().__init__()
+        self.config = config
+        self.processor = DSVLFSProcessor.from_config(config) if load_bases else None
+        blocks = sorted({int(n.split(".")[1]) for n in config.frozen_layers if n.startswith("image.")})
+        stages = sorted({int(n.split(".")[1]) for n in config.frozen_layers if n.startswith("vision.")})
+        self.mask_decoder = MaskDecoder(dim=config.prompt_dim, multimask_outputs=config.decoder_multimask_outputs)
+        backbone = _load_image_base(config, self.mask_decoder) if load_bases else None
+        self.image_encoder = ImageEncoder(
+            backbone=backbone or AutoModel.from_config(config.image_encoder_config()), blocks=blocks
+        )
+        llava, semantic_token_id = _load_llava(config, self.processor)
+        self.semantic_encoder = SemanticEncoder(
+            llava=llava,
+            semantic_token_id=semantic_token_id,
+            stages=stages,
+            lora_rank=config.lora_rank,
+            lora_alpha=config.lora_alpha,
+            lora_dropout=config.lora_dropout,
+            train_token_embeddings=config.train_token_embeddings,
+            train_projector=config.train_vlm_projector,
+            prompt_dim=config.prompt_dim,
+        )
+        self.neck = None
+        if config.embedding_layers:
+            self.neck = EmbeddingNeck(
+                inputs=sum(_layer_channels(config, name) for name in config.embedding_layers),
+                outputs=config.prompt_dim,
+            )
+        self.matcher = DenseMatcher(
+            layers=len(config.correlation_layers),
+            channels=config.match_channels,
+            prompt_dim=config.prompt_dim,
+            background=config.match_background,
+            priors=config.match_priors,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.mask_decoder.no_visual_prompt.device
+
+    # Parts of a forward pass -------------------------------------------------------------------------------------
+
+    def frozen_features(self, view: View) -> dict[str, Tensor]:
+        """What the frozen encoders make of a view: every layer that some part reads, and the LLaVA's `tokens`.
+
+        Args:
+            view: of one photo.
+
+        Returns:
+            A tensor a name, with a batch dimension of one; it has no gradient.
+        """
+        with torch.no_grad():
+            features = self.image_encoder(view.image_pixels.to(self.device))
+            return features | self.semantic_encoder.encode_photo(view.vlm_pixels.to(self.device))
+
+    def support_features(self, features: dict[str, Tensor], mask: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Correlation layers and mask of a support, pooled to the support grid.
+
+        Args:
+            features: of the support view, from `frozen_features`.
+            mask: (batch, size, size), in [0, 1].
+
+        Returns:
+            A tensor (batch, channels, grid, grid) a layer, and the mask (batch, grid, grid).
+        """
+        layers = [features[name] for name in self.config.correlation_layers]
+        grid = self.config.support_grid or layers[0].shape[-1]
+        pooled = tuple(F.adaptive_avg_pool2d(layer, grid) for layer in layers)
+        return pooled, F.adaptive_avg_pool2d(mask[:, None].to(layers[0].device), grid)[:, 0]
+
+    def image_embedding(self, features: dict[str, Tensor]) -> Tensor:
+        """The mask decoder's image embedding (batch, prompt_dim, height, width)."""
+        if self.neck is None:
+            return features["image.embedding"]
+        return self.neck([features[name] for name in self.config.embedding_layers])
+
+    def visual_prompt(self, features: dict[str, Tensor], layers: Sequence[Tensor], mask: Tensor, size: int) -> Tensor:
+        """The visual prompt (batch, prompt_dim, size, size) of query features and one support each."""
+        return self.matcher([features[name] for name in self.config.correlation_layers], layers, mask, size)
+
+    def forward(
+        self,
+        features: dict[str, Tensor],
+        support_layers: Sequence[Tensor],
+        support_mask: Tensor,
+        question: Question | None,
+        target: Tensor,
+        *,
+        use_semantic: Tensor,
+        use_visual: Tensor,
+        semantic_state: Tensor | None = None,
+    ) -> TrainingOutput:
+        """A training step's losses, one support a query.
+
+        Args:
+            features: of the queries, from `frozen_features`.
+            support_layers, support_mask: from `support_features`.
+            question: of the samples with `use_semantic`, in their order; None if `semantic_state` is given.
+            target: (batch, height, width), in [0, 1], at the decoder's resolution.
+            use_semantic, use_visual: bool (batch,), which prompt each sample is given.
+            semantic_state: hidden states at `<SEM_prompt>` of the samples with `use_semantic`, computed before.
+
+        Returns:
+            Logits and losses.
+        """
+        config = self.config
+        embedding = self.image_embedding(features)
+        semantic = self.mask_decoder.no_semantic_prompt.expand(len(target), -1)
+        text_loss = target.new_zeros(())
+        if use_semantic.any():
+            if semantic_state is None:
+                semantic_state, text_loss = self.semantic_encoder.read(features["tokens"][use_semantic], question)
+            semantic = semantic.masked_scatter(
+                use_semantic[:, None], self.semantic_encoder.project(semantic_state).to(semantic.dtype)
+            )
+        visual = self.mask_decoder.no_visual_prompt[None, :, None, None].expand_as(embedding)
+        if use_visual.any():
+            matched = self.visual_prompt(
+                {name: features[name][use_visual] for name in config.correlation_layers},
+                [layer[use_visual] for layer in support_layers],
+                support_mask[use_visual],
+                embedding.shape[-1],
+            )
+            visual = visual.masked_scatter(use_visual[:, None, None, None], matched.to(visual.dtype))
+        logits = self.mask_decoder(embedding, semantic, visual)
+        bce, dice = bce_loss(logits, target).mean(), dice_loss(logits, target).mean()
+        loss = config.text_loss_weight * text_loss + config.bce_loss_weight * bce + config.dice_loss_weight * dice
+        return TrainingOutput(logits, loss, text_loss.detach(), bce.detach(), dice.detach())
+
+    # Inference ---------------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def encode_support(self, examples: Sequence[tuple[Photo, Photo]]) -> Support:
+        """Encodes support photos, once for any number of queries.
+
+        Args:
+            examples: (photo, mask) pairs, of one class; PIL images, arrays or paths.
+
+        Returns:
+            What `segment` takes as its support.
+
+        Raises:
+            InputError: there is none, or a photo or mask cannot be used.
+        """
+        if not examples:
+            raise InputError("There is no support; give at least one photo with its mask, or segment with support=None.")
+        encoded = []
+        for photo, mask in examples:
+            view, square = self.processor.support_view(photo, mask)
+            encoded.append(self.support_features(self.frozen_features(view), square))
+        layers = tuple(torch.cat(layer) for layer in zip(*(layers for layers, _ in encoded)))
+        return Support(layers, torch.cat([mask for _, mask in encoded]))
+
+    @overload
+    def segment(self, images: Photo, class_name: str, **options: object) -> Segmentation: ...
+
+    @overload
+    def segment(self, images: Sequence[Photo], class_name: str, **options: object) -> list[Segmentation]: ...
+
+    @torch.inference_mode()
+    def segment(
+        self,
+        images: Photo | Sequence[Photo],
+        class_name: str,
+        *,
+        support: Support | None = None,
+        description: str | None = None,
+        mode: Mode = "both",
+        threshold: float = 0.5,
+    ) -> Segmentation | list[Segmentation]:
+        """Segments a class in photos.
+
+        Args:
+            images: one photo or a sequence of them; PIL images, arrays or paths, of any size.
+            class_name: what to segment.
+            support: from `encode_support`; None asks by name alone, whatever the mode.
+            description: what the class looks like; None leaves it to the name.
+            mode: which prompts the mask decoder is given.
+            threshold: probability from which on a shot votes for a pixel.
+
+        Returns:
+            One result for one photo, a list for a sequence. With K shots the probability is the mean over the shots,
+            and the mask holds the pixels whose votes reach `config.vote_threshold` of the largest count
+            (arXiv 2503.04006, section 3.4).
+
+        Raises:
+            InputError: a photo, the name or the mode cannot be used.
+        """
+        if mode not in MODES:
+            raise InputError(f"There is no mode '{mode}'; choose one of {', '.join(MODES)}.")
+        if mode == "visual" and support is None:
+            raise InputError("Mode 'visual' needs a support; give one, or ask with mode 'semantic'.")
+        many = isinstance(images, (list, tuple))
+        question = self.processor.question([(class_name, description)]).to(self.device)
+        results = []
+        for image in images if many else [images]:
+            view = self.processor.query_view(image)
+            logits = self._logits(self.frozen_features(view), question, support, mode)
+            results.append(self._vote(self.processor.probabilities(logits, view), threshold))
+        return results if many else results[0]
+
+    def extract_layers(self, photo: Photo) -> list[Tensor]:
+        """The correlation layers (channels, height, width) of a whole photo, in the config's order."""
+        features = self.frozen_features(self.processor.query_view(photo))
+        return [features[name][0] for name in self.config.correlation_layers]
+
+    def _logits(
+        self, features: dict[str, Tensor], question: Question, support: Support | None, mode: Mode
+    ) -> Tensor:
+        """Mask logits (max(K, 1), height, width) of one query, one map a shot."""
+        embedding = self.image_embedding(features)
+        semantic = visual = None
+        if mode != "visual":
+            semantic, _ = self.semantic_encoder(features["tokens"], question)
+        if support is not None and mode != "semantic":
+            shots = len(support.masks)
+            repeated = {
+                name: features[name].expand(shots, -1, -1, -1) for name in self.config.correlation_layers
+            }
+            visual = self.visual_prompt(repeated, support.layers, support.masks, embedding.shape[-1])
+            embedding = embedding.expand(shots, -1, -1, -1)
+            semantic = semantic if semantic is None else semantic.expand(shots, -1)
+        return self.mask_decoder(embedding, semantic, visual)
+
+    def _vote(self, probabilities: np.ndarray, threshold: float) -> Segmentation:
+        votes = (probabilities >= threshold).sum(axis=0)
+        mask = (votes > 0) & (votes >= self.config.vote_threshold * votes.max())
+        return Segmentation(mask, probabilities.mean(axis=0))
+
+    # Saving and loading ------------------------------------------------------------------------------------------
+
+    def trained_state_dict(self) -> dict[str, Tensor]:
+        """The tensors that a checkpoint carries: all but the frozen bases'."""
+        frozen = {
+            name
+            for part, prefix in ((self.image_encoder, "image_encoder."), (self.semantic_encoder.vlm, "semantic_encoder.vlm."))
+            for name in (prefix + n for n in part.state_dict())
+        }
+        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        return {
+            name: tensor for name, tensor in self.state_dict().items() if name in trained or name not in frozen
+        }
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, *, dtype: torch.dtype | None = None, **_: object
+    ) -> None:
+        """Writes `config.json` and `model.safetensors`, with what was trained only.
+
+        Args:
+            save_directory: made where it is missing.
+            dtype: of the tensors in the file; None keeps the model's.
+        """
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.config.save_pretrained(folder)
+        state = {
+            name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in self.trained_state_dict().items()
+        }
+        unfinished = folder / "model.safetensors.part"
+        save_file(state, unfinished, metadata={"format": "pt"})
+        os.replace(unfinished, folder / "model.safetensors")
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str | os.PathLike = "dsvlfs-tiny", *, revision: str | None = None
+    ) -> "DSVLFSModel":
+        """Loads a checkpoint and its bases, for inference.
+
+        Args:
+            name_or_path: "dsvlfs-tiny" (comes with the package), a folder, or a model id of the Hugging Face hub.
+            revision: of the model on the hub.
+
+        Raises:
+            InputError: there is no such checkpoint, or it is damaged.
+            BaseNotAvailableError: one of its bases cannot be had.
+        """
+        folder = _checkpoint_folder(name_or_path, revision)
+        try:
+            config = DSVLFSConfig.from_pretrained(folder)
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(f"{folder / 'config.json'} is missing or damaged; get the checkpoint again.") from error
+        model = cls(config)
+        model.load_trained(folder / "model.safetensors")
+        return model.eval()
+
+    def load_trained(self, file: Path) -> None:
+        """Loads the tensors of `trained_state_dict` from a safetensors file.
+
+        Raises:
+            InputError: the file is missing, damaged, or of another configuration.
+        """
+        try:
+            state = load_file(file)
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"The checkpoint {file} is missing or damaged ({error}); get it again.") from error
+        own = self.trained_state_dict()
+        wrong = sorted(own.keys() ^ state.keys()) or sorted(n for n in own if own[n].shape != state[n].shape)
+        if wrong:
+            raise InputError(
+                f"The checkpoint {file} does not fit its config.json ({len(wrong)} tensors, first {wrong[0]}); get "
+                "both from the same place."
+            )
+        self.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in state.items()}, strict=False)
+
+
+def _checkpoint_folder(name_or_path: str | os.PathLike, revision: str | None) -> Path:
+    folder = PACKAGED_CHECKPOINTS.get(str(name_or_path), Path(name_or_path))
+    if folder.is_dir():
+        return folder
+    try:
+        return Path(
+            snapshot_download(str(name_or_path), revision=revision, allow_patterns=["config.json", "*.safetensors"])
+        )
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise InputError(
+            f"The model '{name_or_path}' is neither packaged ({', '.join(PACKAGED_CHECKPOINTS)}), nor a folder, nor to "
+            "be had from the Hugging Face hub; check the name, or the network."
+        ) from error
+
+
+def _layer_channels(config: DSVLFSConfig, name: str) -> int:
+    source, number = name.split(".")
+    if source == "image":
+        return config.image_encoder_config().hidden_size
+    return config.llava_config().vision_config.stage_channels[int(number)]
+
+
+def _load_image_base(config: DSVLFSConfig, decoder: MaskDecoder) -> nn.Module:
+    """The image encoder; with SAM's, its decoder's weights go into ours as a start."""
+    folder = resolve_base(config.image_base)
+    if config.embedding_layers:
+        return AutoModel.from_pretrained(folder)
+    sam = SamModel.from_pretrained(folder)
+    decoder.decoder.load_state_dict(sam.mask_decoder.state_dict(), strict=False)  # all but the head of qualities
+    decoder.position.load_state_dict(sam.shared_image_embedding.state_dict())
+    with torch.no_grad():
+        decoder.no_visual_prompt.copy_(sam.prompt_encoder.no_mask_embed.weight[0])
+    return sam.vision_encoder
+
+
+def _load_llava(
+    config: DSVLFSConfig, processor: DSVLFSProcessor | None
+) -> tuple[LlavaForConditionalGeneration, int]:
+    """The LLaVA with rows for the added tokens, and the id of `<SEM_prompt>`. Without a processor: random weights."""
+    llava_config = config.llava_config()
+    text = llava_config.text_config
+    if processor is None:
+        text.vocab_size += 2
+        llava_config.image_token_id = text.vocab_size - 2
+        return LlavaForConditionalGeneration(llava_config), text.vocab_size - 1
+    if config.vlm_base is not None:
+        llava = LlavaForConditionalGeneration.from_pretrained(resolve_base(config.vlm_base))
+        _add_token_rows(llava, len(processor.tokenizer))
+        return llava, processor.semantic_token_id
+    language = AutoModelForCausalLM.from_pretrained(resolve_base(config.language_base), dtype=torch.float32)
+    _add_token_rows(language, len(processor.tokenizer))
+    text.vocab_size = len(processor.tokenizer)
+    llava_config.image_token_id = processor.image_token_id
+    with ExitStack() as stack:  # a skeleton: each part is put in below
+        stack.enter_context(torch.device("meta"))
+        stack.enter_context(no_init_weights())
+        llava = LlavaForConditionalGeneration(llava_config)
+    llava.model.vision_tower = AutoModel.from_pretrained(
+        resolve_base(config.vision_base), config=llava_config.vision_config
+    )
+    llava.model.language_model = language.model
+    llava.model.multi_modal_projector = LlavaMultiModalProjector(llava_config)
+    llava.lm_head = language.lm_head
+    return llava, processor.semantic_token_id
+
+
+def _add_token_rows(model: nn.Module, vocabulary: int) -> None:
+    """Grows the vocabulary to `vocabulary` rows at least; a new row starts as the mean of the old ones (no chance)."""
+    old = model.get_input_embeddings().num_embeddings
+    if vocabulary <= old:
+        return
+    model.resize_token_embeddings(vocabulary, mean_resizing=False)
+    with torch.no_grad():
+        for matrix in {model.get_input_embeddings().weight, model.get_output_embeddings().weight}:
+            matrix[old:] = matrix[:old].mean(dim=0)
+

@@ -1,0 +1,275 @@
+"""Photos, masks and names to tensors, and logits back to masks of the photo's own size."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps
+from torch import Tensor
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from .bases import resolve_base
+from .configuration import IMAGE_TOKEN, SEMANTIC_TOKEN, DSVLFSConfig
+from .errors import InputError
+from .semantic_encoder import Question
+
+Photo = Image.Image | np.ndarray | str | os.PathLike
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """The result for one photo, in the photo's own size.
+
+    Args:
+        mask: bool (height, width).
+        probability: float32 (height, width), of the class, in [0, 1].
+    """
+
+    mask: np.ndarray
+    probability: np.ndarray
+
+
+@dataclass(frozen=True)
+class View:
+    """What the encoders see of a photo, batch of one.
+
+    Args:
+        image_pixels: (1, 3, image size, image size).
+        vlm_pixels: (1, 3, VLM image size, VLM image size).
+        valid: (width, height) of the photo inside the square of `image_pixels`, in pixels; the rest is padding.
+        size: (width, height) of the photo.
+    """
+
+    image_pixels: Tensor
+    vlm_pixels: Tensor
+    valid: tuple[int, int]
+    size: tuple[int, int]
+
+
+def load_photo(source: Photo) -> Image.Image:
+    """A photo as RGB, upright.
+
+    Args:
+        source: a path, a PIL image, or an array (height, width) or (height, width, 3 or 4): uint8, or float in [0, 1].
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    if isinstance(source, np.ndarray):
+        image = _image_of_array(source)
+    elif isinstance(source, Image.Image):
+        image = source
+    else:
+        image = _open(source, "photo")
+    try:
+        return ImageOps.exif_transpose(image).convert("RGB")
+    except (OSError, ValueError, SyntaxError) as error:
+        raise InputError(f"The photo {_name(source)} cannot be decoded ({error}); give a whole JPEG or PNG.") from error
+
+
+def load_mask(source: Photo, size: tuple[int, int]) -> np.ndarray:
+    """A mask, foreground wherever it is not zero.
+
+    Args:
+        source: a path, a PIL image, or an array (height, width); of several channels, any that is not zero counts, and
+            an alpha channel counts alone.
+        size: (width, height) of its photo.
+
+    Returns:
+        bool (height, width).
+
+    Raises:
+        InputError: it cannot be read, has another size than the photo, or is empty.
+    """
+    if isinstance(source, np.ndarray):
+        mask = source != 0 if source.ndim == 2 else (source != 0).any(axis=-1)
+    else:
+        image = source if isinstance(source, Image.Image) else _open(source, "mask")
+        try:
+            image = ImageOps.exif_transpose(image)
+            if image.mode in ("RGBA", "LA", "PA"):
+                alpha = np.array(image.getchannel("A"))
+                # An opaque image with an alpha channel is drawn in its colours.
+                mask = alpha > 0 if (alpha < 255).any() else np.array(image.convert("L")) > 0
+            else:
+                mask = np.array(image.convert("L") if image.mode in ("RGB", "P", "CMYK") else image) > 0
+        except (OSError, ValueError, SyntaxError) as error:
+            raise InputError(f"The mask {_name(source)} cannot be decoded ({error}); give a whole PNG.") from error
+    if mask.shape != (size[1], size[0]):
+        raise InputError(
+            f"The mask {_name(source)} is {mask.shape[1]} x {mask.shape[0]} pixels but its photo is "
+            f"{size[0]} x {size[1]}; give a mask of the photo's size."
+        )
+    if not mask.any():
+        raise InputError(f"The mask {_name(source)} is empty; mark the object with values other than zero.")
+    return mask
+
+
+class DSVLFSProcessor:
+    """Turns a user's photos, masks and names into what `DSVLFSModel` takes, and its logits into masks.
+
+    Args:
+        config: of the model.
+        tokenizer: of its language model; `<SEM_prompt>` (and, where it lacks it, `<image>`) is added.
+    """
+
+    def __init__(self, config: DSVLFSConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.config = config
+        self.tokenizer = tokenizer
+        tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TOKEN, SEMANTIC_TOKEN]})
+        self.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+        self.semantic_token_id = tokenizer.convert_tokens_to_ids(SEMANTIC_TOKEN)
+
+    @classmethod
+    def from_config(cls, config: DSVLFSConfig) -> "DSVLFSProcessor":
+        """With the tokenizer of the config's base.
+
+        Raises:
+            BaseNotAvailableError: the base cannot be had.
+        """
+        return cls(config, AutoTokenizer.from_pretrained(resolve_base(config.vlm_base or config.language_base)))
+
+    def query_view(self, photo: Photo) -> View:
+        """The whole photo, as a query is seen."""
+        return self._view(load_photo(photo), self.config.image_size, self.config.vlm_image_size)
+
+    def support_view(self, photo: Photo, mask: Photo) -> tuple[View, Tensor]:
+        """The photo around its mask, as a support is seen, and the mask (1, size, size) in [0, 1] on the same square.
+
+        Raises:
+            InputError: the photo or the mask cannot be used.
+        """
+        image = load_photo(photo)
+        foreground = load_mask(mask, image.size)
+        if self.config.support_context is not None:
+            box = _context_box(foreground, self.config.support_context)
+            image = image.crop(box)
+            foreground = foreground[box[1] : box[3], box[0] : box[2]]
+        size = self.config.support_size
+        view = self._view(image, size, min(size, self.config.vlm_image_size))
+        target = Image.fromarray(foreground.astype(np.uint8) * 255).resize(view.valid, Image.Resampling.BOX)
+        canvas = torch.zeros(1, size, size)
+        canvas[0, : view.valid[1], : view.valid[0]] = torch.from_numpy(np.array(target)) / 255
+        return view, canvas
+
+    def question(self, names: Sequence[tuple[str, str | None]], *, photo_tokens: int | None = None) -> Question:
+        """Teacher-forced questions.
+
+        Args:
+            names: (class name, description or None) of each sample.
+            photo_tokens: tokens of the photo in each; None takes the LLaVA's own number, 0 leaves the photo out.
+
+        Raises:
+            InputError: a class name is empty.
+        """
+        if photo_tokens is None:
+            photo_tokens = self.config.vlm_config["image_seq_length"]
+        questions, answers = [], []
+        for class_name, description in names:
+            class_name = " ".join(class_name.split())
+            if not class_name:
+                raise InputError("The class name is empty; name what is to be segmented, such as 'red fox'.")
+            text = self.config.prompt_template.format(
+                image=IMAGE_TOKEN * photo_tokens, class_name=class_name, description=_as_sentence(description)
+            )
+            questions.append(self.tokenizer(text).input_ids)
+            answers.append(self.tokenizer(self.config.answer_template, add_special_tokens=False).input_ids)
+        rows = [q + a for q, a in zip(questions, answers)]
+        length = max(map(len, rows))
+        padding = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
+        ids = torch.full((len(rows), length), padding)
+        attention = torch.zeros_like(ids)
+        labels = torch.full_like(ids, -100)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = torch.tensor(row)
+            attention[i, : len(row)] = 1
+            labels[i, len(questions[i]) : len(row)] = torch.tensor(answers[i])
+        semantic = (ids == self.semantic_token_id).int().argmax(dim=1)
+        return Question(ids, attention, labels, semantic)
+
+    def probabilities(self, logits: Tensor, view: View) -> np.ndarray:
+        """Logits (maps, h, w) on the square view to probabilities (maps, height, width) of the photo."""
+        side = view.image_pixels.shape[-1]
+        width, height = view.valid
+        if (width, height) != (side, side):
+            logits = F.interpolate(logits[:, None], (side, side), mode="bilinear", align_corners=False)[:, 0]
+            logits = logits[:, :height, :width]
+        size = (view.size[1], view.size[0])
+        full = F.interpolate(logits[:, None].float(), size, mode="bilinear", align_corners=False)[:, 0]
+        return torch.sigmoid(full).cpu().numpy()
+
+    def _view(self, image: Image.Image, image_size: int, vlm_size: int) -> View:
+        config = self.config
+        valid = (image_size, image_size)
+        if config.pad_to_square:
+            scale = image_size / max(image.size)
+            valid = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        pixels = _normalised(image.resize(valid, Image.Resampling.BICUBIC), config.image_mean, config.image_std)
+        canvas = torch.zeros(1, 3, image_size, image_size)
+        canvas[0, :, : valid[1], : valid[0]] = pixels
+        square = image.resize((vlm_size, vlm_size), Image.Resampling.BICUBIC)
+        return View(canvas, _normalised(square, config.vlm_mean, config.vlm_std)[None], valid, image.size)
+
+
+def _normalised(image: Image.Image, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
+    return (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+
+
+def _context_box(mask: np.ndarray, context: float) -> tuple[int, int, int, int]:
+    """Square of `context` times the longer side of the mask's bounding box about its centre, cut at the photo's edge:
+    (left, top, right, bottom) in pixels."""
+    ys, xs = mask.any(axis=1).nonzero()[0], mask.any(axis=0).nonzero()[0]
+    left, right, top, bottom = xs[0], xs[-1] + 1, ys[0], ys[-1] + 1
+    half = max(right - left, bottom - top) * context / 2
+    x, y = (left + right) / 2, (top + bottom) / 2
+    height, width = mask.shape
+    return (
+        int(max(0, x - half)),
+        int(max(0, y - half)),
+        int(min(width, np.ceil(x + half))),
+        int(min(height, np.ceil(y + half))),
+    )
+
+
+def _as_sentence(description: str | None) -> str:
+    """The description as it stands in a prompt: one line, closed, followed by a space; nothing where there is none."""
+    text = " ".join((description or "").split())
+    if not text:
+        return ""
+    return f"{text} " if text[-1] in ".!?" else f"{text}. "
+
+
+def _open(path: str | os.PathLike, kind: str) -> Image.Image:
+    try:
+        image = Image.open(path)
+        image.load()
+        return image
+    except FileNotFoundError:
+        raise InputError(f"There is no {kind} {path}; check the path.") from None
+    except Image.DecompressionBombError as error:
+        raise InputError(f"The {kind} {path} is too large ({error}); scale it down first.") from error
+    except (OSError, ValueError, SyntaxError) as error:
+        raise InputError(
+            f"The {kind} {path} cannot be read: it is damaged, cut short, or no image; give a whole JPEG or PNG."
+        ) from error
+
+
+def _image_of_array(array: np.ndarray) -> Image.Image:
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)) or 0 in array.shape:
+        raise InputError(
+            f"A photo array has shape {array.shape}; give (height, width) or (height, width, 3), uint8 or in [0, 1]."
+        )
+    if np.issubdtype(array.dtype, np.floating):
+        array = (np.clip(array, 0, 1) * 255).round()
+    return Image.fromarray(array.astype(np.uint8).squeeze(-1) if array.shape[2:] == (1,) else array.astype(np.uint8))
+
+
+def _name(source: Photo) -> str:
+    if isinstance(source, (str, os.PathLike)):
+        return str(Path(source))
+    return getattr(source, "filename", None) or "given"

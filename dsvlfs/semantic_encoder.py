@@ -1,0 +1,143 @@
+"""The class semantic encoder: a LLaVA reads the class and the photo and answers with `<SEM_prompt>`; that token's last
+hidden state becomes the semantic prompt (arXiv 2503.04006, section 3.2)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+from transformers import LlavaForConditionalGeneration, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+
+@dataclass(frozen=True)
+class Question:
+    """A batch of teacher-forced questions and answers, padded on the right.
+
+    Args:
+        input_ids: (batch, length), with the image token once for each photo token.
+        attention_mask: (batch, length).
+        labels: (batch, length), -100 outside the answer.
+        semantic_index: (batch,), position of `<SEM_prompt>`.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    labels: Tensor
+    semantic_index: Tensor
+
+    def to(self, device: torch.device) -> "Question":
+        """The same on another device."""
+        return Question(**{name: value.to(device) for name, value in vars(self).items()})
+
+
+class SemanticEncoder(nn.Module):
+    """LLaVA with LoRA, and the projection of its answer.
+
+    Args:
+        llava: the pretrained LLaVA, whose vocabulary holds `<SEM_prompt>`.
+        semantic_token_id: of `<SEM_prompt>`.
+        stages: stages of the vision tower whose feature maps are returned beside the tokens.
+        lora_rank, lora_alpha, lora_dropout: of the adapters on q_proj and v_proj of the language model.
+        train_token_embeddings: "all" embeddings and the LM head, or only the "added" token's rows.
+        train_projector: train LLaVA's multimodal projector.
+        prompt_dim: channels of the semantic prompt.
+    """
+
+    def __init__(
+        self,
+        *,
+        llava: LlavaForConditionalGeneration,
+        semantic_token_id: int,
+        stages: Sequence[int] = (),
+        lora_rank: int = 8,
+        lora_alpha: int = 16,
+        lora_dropout: float = 0.05,
+        train_token_embeddings: str = "all",
+        train_projector: bool = False,
+        prompt_dim: int = 256,
+    ) -> None:
+        super().__init__()
+        adapters = LoraConfig(
+            r=lora_rank,
+            lora_alpha=lora_alpha,
+            lora_dropout=lora_dropout,
+            target_modules=r".*language_model.*\.(q_proj|v_proj)",
+            modules_to_save=["embed_tokens", "lm_head"] if train_token_embeddings == "all" else None,
+            trainable_token_indices=(
+                {"embed_tokens": [semantic_token_id]} if train_token_embeddings == "added" else None
+            ),
+        )
+        self.vlm = get_peft_model(llava, adapters)
+        self.llava.model.multi_modal_projector.requires_grad_(train_projector)
+        self.stages = tuple(stages)
+        width = llava.config.text_config.hidden_size
+        self.to_prompt = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, prompt_dim))
+
+    @property
+    def llava(self) -> LlavaForConditionalGeneration:
+        """The LLaVA under the adapters."""
+        return self.vlm.get_base_model()
+
+    @property
+    def vision_tower(self) -> PreTrainedModel:
+        """The LLaVA's frozen vision tower."""
+        return self.llava.model.vision_tower
+
+    def train(self, mode: bool = True) -> "SemanticEncoder":
+        """The frozen vision tower stays in evaluation mode (its batch norms must not learn)."""
+        super().train(mode)
+        self.vision_tower.eval()
+        return self
+
+    def encode_photo(self, pixel_values: Tensor) -> dict[str, Tensor]:
+        """Runs the frozen vision tower, once a photo whatever is asked about it.
+
+        Args:
+            pixel_values: (batch, 3, size, size), normalised.
+
+        Returns:
+            `tokens`: (batch, tokens, channels), and `vision.N`: (batch, channels, height, width) for each stage N
+            asked for.
+        """
+        output = self.vision_tower(pixel_values=pixel_values, output_hidden_states=True)
+        config = self.llava.config
+        tokens = output.hidden_states[config.vision_feature_layer]
+        if config.vision_feature_select_strategy == "default":
+            tokens = tokens[:, 1:]  # the class token
+        return {"tokens": tokens} | {f"vision.{n}": output.feature_maps[n] for n in self.stages}
+
+    def read(self, tokens: Tensor | None, question: Question) -> tuple[Tensor, Tensor]:
+        """One teacher-forced pass of the language model.
+
+        Args:
+            tokens: (batch, tokens, channels) of the photo, from `encode_photo`; None where the question holds no
+                image token.
+            question: of the same batch.
+
+        Returns:
+            Last hidden state at `<SEM_prompt>` (batch, width), and the cross-entropy of the answer (scalar).
+        """
+        photo = None
+        if tokens is not None:
+            projected = self.llava.model.multi_modal_projector(tokens)
+            photo = {"image": BaseModelOutputWithPooling(pooler_output=list(projected))}
+        hidden = self.llava.model(
+            input_ids=question.input_ids, attention_mask=question.attention_mask, mm_encoder_outputs=photo
+        ).last_hidden_state
+        state = hidden[torch.arange(len(hidden), device=hidden.device), question.semantic_index]
+        targets = question.labels[:, 1:]
+        answered = targets != -100  # logits of the answer only: the vocabulary is the larger part of the cost
+        logits = self.llava.lm_head(hidden[:, :-1][answered])
+        return state, F.cross_entropy(logits.float(), targets[answered])
+
+    def project(self, state: Tensor) -> Tensor:
+        """(batch, width) at `<SEM_prompt>` to the semantic prompt (batch, prompt_dim)."""
+        return self.to_prompt(state)
+
+    def forward(self, tokens: Tensor | None, question: Question) -> tuple[Tensor, Tensor]:
+        """`read`, then `project`: the semantic prompt and the text loss."""
+        state, text_loss = self.read(tokens, question)
+        return self.project(state), text_loss

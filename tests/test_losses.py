@@ -1,0 +1,23 @@
+"""The mask losses against values worked out by hand."""
+
+import math
+
+import pytest
+import torch
+
+from dsvlfs.losses import bce_loss, dice_loss
+
+
+def test_bce_is_the_mean_over_the_pixels_of_each_sample():
+    logits = torch.tensor([[[0.0, math.log(3)]], [[0.0, 0.0]]])
+    target = torch.tensor([[[1.0, 0.0]], [[0.5, 0.5]]])
+    expected = [(-math.log(0.5) - math.log(0.25)) / 2, math.log(2)]
+    assert bce_loss(logits, target).tolist() == pytest.approx(expected)
+
+
+def test_dice_is_one_minus_the_smoothed_coefficient():
+    logits = torch.tensor([[[0.0, math.log(3)]]])  # probabilities 1/2 and 3/4
+    target = torch.tensor([[[1.0, 0.0]]])
+    assert dice_loss(logits, target).item() == pytest.approx(1 - (2 * 0.5 + 1) / (1.25 + 1 + 1))
+    assert dice_loss(torch.full((1, 2, 2), -40.0), torch.zeros(1, 2, 2)).item() == pytest.approx(0)
+    assert dice_loss(torch.full((1, 2, 2), 40.0), torch.ones(1, 2, 2)).item() == pytest.approx(0)

@@ -1,0 +1,105 @@
+"""Photos, masks and questions in; masks out."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dsvlfs import InputError
+from dsvlfs.processing import load_mask, load_photo
+
+
+def test_photos_of_every_kind_become_upright_rgb(tmp_path):
+    image = Image.new("RGB", (6, 4), (200, 10, 10))
+    exif = image.getexif()
+    exif[0x0112] = 6  # the camera was turned
+    image.save(tmp_path / "turned.jpg", exif=exif)
+    assert load_photo(tmp_path / "turned.jpg").size == (4, 6)
+    assert load_photo(Image.new("LA", (5, 3))).mode == "RGB"
+    assert load_photo(np.zeros((3, 5), np.uint8)).size == (5, 3)
+    assert load_photo(np.ones((3, 5, 4), np.float32)).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_unreadable_photos_are_named(tmp_path):
+    Image.effect_noise((64, 64), 50).convert("RGB").save(tmp_path / "whole.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:600])
+    (tmp_path / "text.jpg").write_text("not an image")
+    for name in ("cut.jpg", "text.jpg"):
+        with pytest.raises(InputError, match=name):
+            load_photo(tmp_path / name)
+    with pytest.raises(InputError, match=r"no photo .*absent\.jpg"):
+        load_photo(tmp_path / "absent.jpg")
+    with pytest.raises(InputError, match="shape"):
+        load_photo(np.zeros((4, 4, 7)))
+
+
+def test_masks_are_what_is_not_zero(tmp_path):
+    values = np.zeros((4, 6), np.uint8)
+    values[1:3, 2:5] = 1
+    expected = values > 0
+    Image.fromarray(values).save(tmp_path / "index.png")
+    transparent = np.zeros((4, 6, 4), np.uint8)
+    transparent[..., 3] = values * 255
+    opaque = np.stack([values * 255] * 3 + [np.full_like(values, 255)], axis=-1)
+    for source in (tmp_path / "index.png", values, Image.fromarray(expected), transparent[..., 3],
+                   Image.fromarray(transparent), Image.fromarray(opaque), np.stack([values] * 3, axis=-1)):
+        np.testing.assert_array_equal(load_mask(source, (6, 4)), expected)
+
+
+def test_unfit_masks_are_named():
+    with pytest.raises(InputError, match="5 x 4 pixels but its photo is 6 x 4"):
+        load_mask(np.ones((4, 5)), (6, 4))
+    with pytest.raises(InputError, match="empty"):
+        load_mask(np.zeros((4, 6)), (6, 4))
+
+
+def test_the_support_view_is_the_photo_around_its_mask(micro_model):
+    image = Image.new("RGB", (100, 100), "black")
+    image.paste("white", (40, 40, 60, 60))
+    mask = np.zeros((100, 100), bool)
+    mask[40:60, 40:60] = True
+    micro_model.config.support_context = 2.0
+    view, square = micro_model.processor.support_view(image, mask)
+    assert view.size == (40, 40)
+    assert view.image_pixels.shape == (1, 3, 42, 42)
+    assert square.mean().item() == pytest.approx(0.25, abs=0.02)
+    micro_model.config.support_context = None
+    view, square = micro_model.processor.support_view(image, mask)
+    assert view.size == (100, 100)
+    assert square.mean().item() == pytest.approx(0.04, abs=0.005)
+
+
+def test_padding_is_taken_off_again(micro_model):
+    processor = micro_model.processor
+    processor.config.pad_to_square = True
+    view = processor.query_view(Image.new("RGB", (80, 40), "white"))
+    assert view.valid == (56, 28)
+    assert view.image_pixels[0, :, 28:].abs().sum() == 0
+    logits = torch.full((1, 14, 14), -9.0)
+    logits[:, :7] = 9.0  # the upper half of the square is the photo
+    probability = processor.probabilities(logits, view)
+    assert probability.shape == (1, 40, 80)
+    assert (probability[:, :36] > 0.9).all()
+
+
+def test_the_answer_is_what_the_language_model_is_taught(micro_model):
+    processor = micro_model.processor
+    question = processor.question([("red circle", "round  shape"), ("square", None)])
+    assert question.input_ids.shape == question.labels.shape
+    for row in range(2):
+        taught = question.labels[row][question.labels[row] != -100]
+        assert processor.tokenizer.decode(taught).split() == ["It", "is", "<SEM_prompt>", "."]
+        assert question.input_ids[row, question.semantic_index[row]] == processor.semantic_token_id
+        assert (question.input_ids[row] == processor.image_token_id).sum() == 4
+    assert "round shape" in processor.tokenizer.decode(question.input_ids[0])
+    assert question.attention_mask[1].sum() < question.attention_mask[0].sum()
+
+
+def test_padding_of_a_batch_does_not_change_an_answer(micro_model, circle):
+    processor = micro_model.processor
+    tokens = micro_model.frozen_features(processor.query_view(circle[0]))["tokens"]
+    names = [("red circle", "round shape"), ("square", None)]
+    together, _ = micro_model.semantic_encoder(tokens.expand(2, -1, -1), processor.question(names))
+    for row, name in enumerate(names):
+        alone, _ = micro_model.semantic_encoder(tokens, processor.question([name]))
+        torch.testing.assert_close(together[row], alone[0], atol=1e-5, rtol=1e-4)

@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from dsvlfs.errors import InputError
+from dsvlfs.visualization import CONTOUR, TINT, overlay
+
+GREY = (100, 100, 100)
+
+
+@pytest.fixture
+def photo() -> Image.Image:
+    return Image.new("RGB", (60, 40), GREY)
+
+
+@pytest.fixture
+def mask() -> np.ndarray:
+    mask = np.zeros((40, 60), dtype=bool)
+    mask[10:30, 20:40] = True
+    return mask
+
+
+def test_tints_inside_leaves_outside_and_draws_the_line(photo, mask):
+    drawn = overlay(photo, mask)
+    assert (drawn.mode, drawn.size) == ("RGB", (60, 40))
+    assert drawn.getpixel((5, 5)) == GREY
+    assert drawn.getpixel((30, 20)) == pytest.approx(tuple(np.add(GREY, TINT) / 2), abs=1)
+    column = np.asarray(drawn, dtype=int)[:, 30]
+    assert np.abs(column - CONTOUR).sum(axis=1).argmin() == pytest.approx(10, abs=1)
+
+
+def test_leaves_the_photo_itself_alone(photo, mask):
+    overlay(photo, mask)
+    assert photo.getcolors() == [(60 * 40, GREY)]
+
+
+def test_opacity_and_probability_set_the_tint(photo, mask):
+    assert overlay(photo, mask, opacity=1.0).getpixel((30, 20)) == TINT
+    assert overlay(photo, mask, opacity=0.0).getpixel((30, 20)) == GREY
+    probability = np.where(mask, 0.8, 0.2).astype(np.float32)
+    for point, share in (((30, 20), 0.4), ((5, 5), 0.1)):
+        expected = tuple(np.add(np.multiply(GREY, 1 - share), np.multiply(TINT, share)))
+        assert overlay(photo, probability).getpixel(point) == pytest.approx(expected, abs=2)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_without_an_edge_there_is_no_line(photo, full):
+    drawn = overlay(photo, np.full((40, 60), full))
+    assert len(drawn.getcolors()) == 1
+
+
+def test_any_mode_of_photo_will_do(mask):
+    assert overlay(Image.new("L", (60, 40), 100), mask).mode == "RGB"
+
+
+def test_a_mask_of_another_size_is_refused(photo, mask):
+    with pytest.raises(InputError, match="60 x 40"):
+        overlay(photo, mask.T)

@@ -1,0 +1,197 @@
+"""Trains DSV-LFS on cached frozen features: `accelerate launch train/train.py --config train/configs/tiny.yaml ...`.
+
+The first `text_only_steps` train the matcher, the decoder and the projection against a language model that reads the
+class alone; the rest train everything, LoRA and LLaVA's projector included, with the photo in the question. A run
+writes its state as it goes; started again with `--resume`, it goes on with the same episodes.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from cache_features import build_cache
+from config import TrainingConfig, load_config
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader, Subset
+from tqdm import tqdm
+
+from dsvlfs.configuration import DSVLFSConfig
+from dsvlfs.data.feature_cache import FeatureCache
+from dsvlfs.data.sampling import EpisodeDataset, TrainingBatch, collate
+from dsvlfs.modeling import DSVLFSModel, TrainingOutput
+
+
+class TextStates:
+    """The language model's states at `<SEM_prompt>` for classes read without a photo, each computed once.
+
+    Args:
+        model: whose language model is not adapted yet.
+    """
+
+    def __init__(self, model: DSVLFSModel) -> None:
+        self.model = model
+        self._states: dict[tuple[str, str | None], Tensor] = {}
+
+    @torch.no_grad()
+    def __call__(self, names: list[tuple[str, str | None]]) -> Tensor:
+        """States (len(names), width)."""
+        new = [name for name in dict.fromkeys(names) if name not in self._states]
+        if new:
+            question = self.model.processor.question(new, photo_tokens=0).to(self.model.device)
+            encoder = self.model.semantic_encoder.eval()  # no dropout: a state is kept for good
+            states, _ = encoder.read(None, question)
+            self._states |= dict(zip(new, states))
+            encoder.train()
+        return torch.stack([self._states[name] for name in names])
+
+
+def save_state(folder: Path, model: DSVLFSModel, optimizer: torch.optim.Optimizer, step: int) -> None:
+    """Writes what a resumed run needs, whole or not at all."""
+    unfinished = folder.with_name(folder.name + ".part")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    model.save_pretrained(unfinished)
+    torch.save(
+        {"optimizer": optimizer.state_dict(), "step": step, "random": torch.get_rng_state()},
+        unfinished / "training.pt",
+    )
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(unfinished, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def load_state(folder: Path, model: DSVLFSModel, optimizer: torch.optim.Optimizer) -> int:
+    """Reads what `save_state` wrote; returns the number of steps done.
+
+    Raises:
+        InputError: the folder's model is missing or damaged.
+    """
+    if not folder.exists():  # killed between two renames
+        folder = folder.with_name(folder.name + ".old")
+    model.load_trained(folder / "model.safetensors")
+    state = torch.load(folder / "training.pt", weights_only=True)
+    optimizer.load_state_dict(state["optimizer"])
+    torch.set_rng_state(state["random"])
+    return state["step"]
+
+
+def intersection_over_union(output: TrainingOutput, target: Tensor) -> Tensor:
+    """IoU (batch,) of the masks at probability 0.5."""
+    predicted, wanted = output.logits > 0, target > 0.5
+    overlap = (predicted & wanted).sum(dim=(1, 2))
+    return overlap / (predicted | wanted).sum(dim=(1, 2)).clamp(min=1)
+
+
+def learning_rate_factor(step: int, config: TrainingConfig) -> float:
+    """Linear warm-up, then linear decay to nought at the last step."""
+    return min((step + 1) / config.warmup_steps, (config.steps - step) / max(1, config.steps - config.warmup_steps))
+
+
+def main() -> None:
+    """Trains."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, required=True, help="settings (YAML)")
+    parser.add_argument("--data-root", type=Path, required=True, help="folder of the training packs")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--cache", type=Path, help="folder of the frozen features; default: OUT/cache")
+    parser.add_argument("--resume", action="store_true", help="go on where OUT stopped")
+    arguments = parser.parse_args()
+    config = load_config(arguments.config)
+    accelerator = Accelerator(log_with="tensorboard", project_dir=arguments.out, cpu=not torch.cuda.is_available())
+    accelerator.init_trackers("curves")
+    set_seed(config.seed)
+    model = DSVLFSModel(getattr(DSVLFSConfig, config.size)())
+    cache_folder = arguments.cache or arguments.out / "cache"
+    build_cache(config, model.eval(), arguments.data_root, cache_folder)
+    optimizer = torch.optim.AdamW(
+        [parameter for parameter in model.parameters() if parameter.requires_grad],
+        lr=config.learning_rate,
+        betas=config.betas,
+        weight_decay=0.0,
+    )
+    last = arguments.out / "last"
+    done = load_state(last, model, optimizer) if arguments.resume else 0
+    scheduler = LambdaLR(optimizer, lambda step: learning_rate_factor(done + step, config))
+    episodes = EpisodeDataset(
+        FeatureCache(cache_folder),
+        length=config.steps * config.batch_size,
+        seed=config.seed,
+        kind_weights=config.kind_weights,
+        visual_only=config.visual_only,
+        semantic_only=config.semantic_only,
+        description_share=config.description_share,
+    )
+    remaining = Subset(episodes, range(done * config.batch_size, len(episodes)))
+    loader = DataLoader(remaining, batch_size=config.batch_size, collate_fn=collate)
+    text_states = TextStates(model)
+    model.to(accelerator.device).train()
+    optimizer = accelerator.prepare(optimizer)
+    recent: list[dict[str, float]] = []
+    started = time.time()
+    with (arguments.out / "losses.jsonl").open("a") as log:
+        bar = tqdm(loader, initial=done, total=config.steps, unit="step", disable=not accelerator.is_main_process)
+        for step, batch in enumerate(bar, done + 1):
+            batch = batch.to(accelerator.device)
+            output = training_step(model, batch, text_states if step <= config.text_only_steps else None)
+            optimizer.zero_grad()
+            accelerator.backward(output.loss)
+            accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
+            optimizer.step()
+            scheduler.step()
+            recent.append(_figures(output, batch))
+            if step % config.log_every == 0:
+                means = {k: sum(v) / len(v) for k in recent[-1] if (v := [r[k] for r in recent if r[k] == r[k]])}
+                recent.clear()
+                accelerator.log(means, step=step)
+                log.write(json.dumps({"step": step, "seconds": round(time.time() - started, 1)} | means) + "\n")
+                log.flush()
+                bar.set_postfix({k: f"{v:.3f}" for k, v in means.items()})
+            if step % config.checkpoint_every == 0 or step == config.steps:
+                save_state(last, model, optimizer, step)
+    accelerator.end_training()
+    model.save_pretrained(arguments.out / "final", dtype=torch.float16)
+    (arguments.out / "training.json").write_text(json.dumps(asdict(config), indent=2) + "\n")
+
+
+def training_step(model: DSVLFSModel, batch: TrainingBatch, text_states: TextStates | None) -> TrainingOutput:
+    """The losses of a batch; with `text_states`, the class is read without the photo."""
+    question = state = None
+    if batch.names and text_states is not None:
+        state = text_states(batch.names)
+    elif batch.names:
+        question = model.processor.question(batch.names).to(model.device)
+    return model(
+        batch.features,
+        batch.support_layers,
+        batch.support_mask,
+        question,
+        batch.target,
+        use_semantic=batch.use_semantic,
+        use_visual=batch.use_visual,
+        semantic_state=state,
+    )
+
+
+def _figures(output: TrainingOutput, batch: TrainingBatch) -> dict[str, float]:
+    iou = intersection_over_union(output, batch.target)
+    modes = {
+        "both": batch.use_semantic & batch.use_visual,
+        "semantic": batch.use_semantic & ~batch.use_visual,
+        "visual": ~batch.use_semantic & batch.use_visual,
+    }
+    losses = {name: getattr(output, name).item() for name in ("loss", "text_loss", "bce_loss", "dice_loss")}
+    return losses | {f"iou_{mode}": iou[chosen].mean().item() for mode, chosen in modes.items()}
+
+
+if __name__ == "__main__":
+    main()
