@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MAX_PIXELS = 40_000_000  # of an upload
 MAX_SIDE = 1280  # of a photo on the page: bounds what the editor sends and what a session keeps
 BRUSH_OPACITY = 0.6
-PROMPTS = {"Name and support": "both", "Name only": "semantic", "Support only": "visual"}
+PROMPTS = {"Both": "both", "Name": "semantic", "Support": "visual"}
 EXAMPLES_FOLDER = Path(__file__).parent / "examples"
 
 EditorValue = dict[str, Any]
@@ -162,7 +162,7 @@ def predict(
     if query_file is None:
         raise InputError("Add a query photo: the one to find the class in.")
     if not supports and mode != "semantic":
-        raise InputError("Upload a support photo and paint over the object, or choose the prompt “Name only”.")
+        raise InputError("Upload a support photo and paint over the object, or choose the prompt “Name”.")
     photo = read_upload(query_file, "query photo").convert("RGB")
     model = load_model()
     support = None if mode == "semantic" else model.encode_support(supports)
@@ -186,7 +186,7 @@ def errors_on_page() -> Iterator[None]:
     try:
         yield
     except (InputError, BaseNotAvailableError) as error:
-        raise gr.Error(str(error), title="Not segmented", duration=None, print_exception=False) from error
+        raise gr.Error(str(error), duration=None, print_exception=False) from error
 
 
 def render(result: Result | None, threshold: float) -> tuple[Image.Image | None, str]:
@@ -219,7 +219,7 @@ def put_support_photo(path: str) -> EditorValue | dict[str, Any]:
     try:
         return editor_value(read_photo(path, "support photo"))
     except InputError as error:
-        gr.Warning(str(error), title="Not this photo")
+        gr.Warning(str(error))
         return gr.skip()
 
 
@@ -234,7 +234,7 @@ def put_support_mask(editor: EditorValue | None, path: str) -> EditorValue | dic
             raise InputError("The mask has other proportions than the support photo; choose the mask of this photo.")
         return editor_value(photo, load_mask(mask.resize(photo.size, Image.Resampling.NEAREST), photo.size))
     except InputError as error:
-        gr.Warning(str(error), title="Not this mask")
+        gr.Warning(str(error))
         return gr.skip()
 
 
@@ -244,7 +244,7 @@ def check_query_photo(upload: dict[str, Any]) -> dict[str, Any] | None:
         read_upload(upload["path"], "query photo")
         return gr.skip()
     except InputError as error:
-        gr.Warning(str(error), title="Not this photo")
+        gr.Warning(str(error))
         return None
 
 
@@ -253,11 +253,10 @@ def check_query_photo(upload: dict[str, Any]) -> dict[str, Any] | None:
 CSS = """
 .gradio-container { max-width: 1280px !important; }
 #header { align-items: center; }
-#title { min-width: 300px; }
-#examples { flex-wrap: nowrap; }
-.example { min-width: 0 !important; padding: 4px 8px !important; }
+#title { flex: 1 1 420px; }
+#examples { flex: 1 1 340px; flex-wrap: nowrap; }
+.example { flex-direction: column; gap: 2px; padding: 4px !important; }
 .example img { width: 56px; height: 42px; border-radius: 4px; }
-#support .toolbar-wrap-wrap { z-index: 1; }
 """
 
 
@@ -277,6 +276,7 @@ def build_page() -> gr.Blocks:
                         example.class_name.capitalize(),
                         icon=EXAMPLES_FOLDER / example.query_image,
                         size="sm",
+                        min_width=0,
                         elem_id=f"example-{number}",
                         elem_classes="example",
                     )
@@ -298,11 +298,11 @@ def build_page() -> gr.Blocks:
                     elem_id="support",
                 )
                 with gr.Row():
-                    photo_upload = gr.UploadButton(
-                        "Upload photo", file_types=["image"], size="sm", elem_id="support-photo"
-                    )
-                    mask_upload = gr.UploadButton(
-                        "Upload mask", file_types=["image"], size="sm", elem_id="support-mask"
+                    photo_upload, mask_upload = (
+                        gr.UploadButton(
+                            f"Upload {kind}", file_types=["image"], size="sm", min_width=0, elem_id=f"support-{kind}"
+                        )
+                        for kind in ("photo", "mask")
                     )
                 class_name = gr.Textbox(class_name_start, label="Class name", max_lines=1, elem_id="class-name")
                 description = gr.Textbox(
@@ -321,14 +321,21 @@ def build_page() -> gr.Blocks:
                 mode = gr.Radio(list(PROMPTS.items()), value="both", label="Prompts", elem_id="mode")
                 segment_button = gr.Button("Segment", variant="primary", elem_id="segment")
             with gr.Column():
-                found = gr.Image(label="3. Result", format="jpeg", interactive=False, height=340, elem_id="overlay")
+                found = gr.Image(
+                    label="3. Result",
+                    format="jpeg",
+                    interactive=False,
+                    buttons=["fullscreen", "download"],
+                    height=340,
+                    elem_id="overlay",
+                )
                 threshold = gr.Slider(0.05, 0.95, 0.5, step=0.05, label="Threshold", elem_id="threshold")
                 area = gr.Textbox(label="Area", interactive=False, elem_id="area")
 
         fields = [editor, class_name, description, query]
         inputs, outputs = [*fields, mode, threshold], [result, found, area]
-        asks_model = {"concurrency_id": "model", "concurrency_limit": 1}
-        at_once = {"queue": False, "api_visibility": "private"}
+        asks_model = {"concurrency_id": "model", "concurrency_limit": 1, "show_progress_on": found}
+        checks_upload = {"concurrency_limit": None, "api_visibility": "private"}
         page.load(open_page, threshold, outputs, api_visibility="private", **asks_model)
         gr.on([segment_button.click, class_name.submit], segment, inputs, outputs, api_name="segment", **asks_model)
         threshold.input(
@@ -340,11 +347,11 @@ def build_page() -> gr.Blocks:
             trigger_mode="always_last",
             api_name="threshold",
         )
-        photo_upload.upload(put_support_photo, photo_upload, editor, **at_once)
-        mask_upload.upload(put_support_mask, [editor, mask_upload], editor, **at_once)
-        query.upload(check_query_photo, query, query, preprocess=False, **at_once)
+        photo_upload.upload(put_support_photo, photo_upload, editor, **checks_upload)
+        mask_upload.upload(put_support_mask, [editor, mask_upload], editor, **checks_upload)
+        query.upload(check_query_photo, query, query, preprocess=False, **checks_upload)
         for button, example in zip(example_buttons, EXAMPLES, strict=True):
-            button.click(example.fields, outputs=fields, **at_once).then(
+            button.click(example.fields, outputs=fields, queue=False, api_visibility="private").then(
                 segment, inputs, outputs, api_visibility="private", **asks_model
             )
     return page.queue(max_size=16)
@@ -358,7 +365,7 @@ def launch(**options: Any) -> None:
         max_file_size="20mb",
         run_history=False,
         state_session_capacity=100,
-        theme=gr.themes.Default(primary_hue="rose"),
+        theme=gr.themes.Default(primary_hue="blue"),
         **options,
     )
 

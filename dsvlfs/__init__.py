@@ -10,6 +10,15 @@ if TYPE_CHECKING:
     from .modeling import DSVLFSModel, Support
     from .processing import DSVLFSProcessor, Segmentation
 
+__all__ = [
+    "BaseNotAvailableError",
+    "DSVLFSConfig",
+    "DSVLFSModel",
+    "DSVLFSProcessor",
+    "InputError",
+    "Segmentation",
+    "Support",
+]
 __version__ = "0.1.0"
 
 _HOMES = {
@@ -21,7 +30,6 @@ _HOMES = {
     "Segmentation": "processing",
     "Support": "modeling",
 }
-__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

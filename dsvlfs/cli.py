@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         return arguments.run(arguments)
-    except (InputError, OSError) as error:  # OSError: a base model that cannot be had, a folder that cannot be written
+    except (InputError, OSError) as error:  # OSError: no base model (BaseNotAvailableError), a full disk
         _complain(error)
         return 2
 
@@ -129,7 +129,7 @@ def _segment(arguments: argparse.Namespace) -> int:
     for photo_file, mask_file in arguments.support:
         photo = load_photo(photo_file)
         examples.append((photo, load_mask(mask_file, photo.size)))
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    _make_folder(arguments.out)
 
     model = _load_model(arguments.model)
     support = model.encode_support(examples) if mode != "semantic" else None
@@ -138,7 +138,8 @@ def _segment(arguments: argparse.Namespace) -> int:
         try:
             photo = load_photo(query)
         except InputError as error:
-            _complain(error)
+            with tqdm.external_write_mode(file=sys.stderr):
+                _complain(error)
             unreadable += 1
             continue
         mask = model.segment(
@@ -197,7 +198,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.out.is_dir():
         raise InputError(f"{arguments.out} is a folder; give a file for the result, such as result.json.")
     episodes = load_episodes(arguments.root, arguments.episodes, arguments.limit)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(arguments.out.parent)
     segmenter = _load_model(arguments.model)
     if arguments.method == "prototype":
         segmenter = PrototypeSegmenter(segmenter)
@@ -212,6 +213,13 @@ def _load_model(name: str) -> DSVLFSModel:
     from . import DSVLFSModel
 
     return DSVLFSModel.from_pretrained(name)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"The folder {folder} cannot be made ({error.strerror}); give another --out.") from error
 
 
 def _write_json(file: Path, content: dict[str, Any]) -> None:

@@ -2,8 +2,15 @@
 
 from typing import Any
 
-from transformers import AutoConfig, CLIPVisionConfig, Dinov2Config, LlamaConfig, LlavaConfig, PreTrainedConfig
-from transformers import SamVisionConfig
+from transformers import (
+    AutoConfig,
+    CLIPVisionConfig,
+    Dinov2Config,
+    LlamaConfig,
+    LlavaConfig,
+    PreTrainedConfig,
+    SamVisionConfig,
+)
 
 from .efficientnet_lite import EfficientNetLiteConfig
 

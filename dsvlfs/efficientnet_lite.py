@@ -7,7 +7,6 @@ of fixed width. The released weights come from TensorFlow, hence the asymmetric 
 import math
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
@@ -139,9 +138,7 @@ class EfficientNetLiteModel(PreTrainedModel):
                 repeats = math.ceil(config.depth * repeats)
             stage = nn.Sequential()
             for repeat in range(repeats):
-                stage.append(
-                    _InvertedResidual(inputs, outputs, kernel, stride if repeat == 0 else 1, expansion)
-                )
+                stage.append(_InvertedResidual(inputs, outputs, kernel, stride if repeat == 0 else 1, expansion))
                 inputs = outputs
             self.stages.append(stage)
         self.post_init()

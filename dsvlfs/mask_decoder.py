@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor, nn
-from transformers import SamMaskDecoderConfig, SamPromptEncoderConfig, SamVisionConfig
+from transformers import SamMaskDecoderConfig, SamVisionConfig
 from transformers.models.sam.modeling_sam import SamLayerNorm, SamMaskDecoder, SamPositionalEmbedding
 
 
@@ -45,7 +45,7 @@ class MaskDecoder(nn.Module):
     def __init__(self, *, dim: int = 256, multimask_outputs: int = 3) -> None:
         super().__init__()
         self.decoder = SamMaskDecoder(
-            SamMaskDecoderConfig(hidden_size=dim, num_multimask_outputs=multimask_outputs)
+            SamMaskDecoderConfig(hidden_size=dim, num_multimask_outputs=multimask_outputs, attn_implementation="sdpa")
         )
         self.decoder.iou_prediction_head = nn.Identity()  # no loss reaches it, nobody reads it
         # transformers derives the scale of the random frequencies from the ViT's width; SAM's own is 1, as here.
@@ -54,9 +54,7 @@ class MaskDecoder(nn.Module):
         self.no_semantic_prompt = nn.Parameter(torch.zeros(dim))
         self.no_visual_prompt = nn.Parameter(torch.zeros(dim))
 
-    def forward(
-        self, embedding: Tensor, semantic_prompt: Tensor | None, visual_prompt: Tensor | None
-    ) -> Tensor:
+    def forward(self, embedding: Tensor, semantic_prompt: Tensor | None, visual_prompt: Tensor | None) -> Tensor:
         """Decodes.
 
         Args:

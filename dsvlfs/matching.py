@@ -5,6 +5,7 @@ off the two planes through its centre are zero is the sum of two 2D convolutions
 over the support's.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -91,7 +92,7 @@ class DenseMatcher(nn.Module):
         self.priors = priors
         inputs = layers * (2 if background else 1)
         sizes = [inputs, *channels]
-        self.blocks = nn.Sequential(*(_Block4d(a, b) for a, b in zip(sizes, sizes[1:])))
+        self.blocks = nn.Sequential(*(_Block4d(a, b) for a, b in itertools.pairwise(sizes)))
         squeezed = sizes[-1] + (2 * inputs if priors else 0)
         self.to_prompt = nn.Sequential(
             nn.Conv2d(squeezed, prompt_dim, 3, padding=1),

@@ -218,7 +218,9 @@ class DSVLFSModel(nn.Module, PushToHubMixin):
             InputError: there is none, or a photo or mask cannot be used.
         """
         if not examples:
-            raise InputError("There is no support; give at least one photo with its mask, or segment with support=None.")
+            raise InputError(
+                "There is no support; give at least one photo with its mask, or segment with support=None."
+            )
         encoded = []
         for photo, mask in examples:
             view, square = self.processor.support_view(photo, mask)
@@ -279,9 +281,7 @@ class DSVLFSModel(nn.Module, PushToHubMixin):
         features = self.frozen_features(self.processor.query_view(photo))
         return [features[name][0] for name in self.config.correlation_layers]
 
-    def _logits(
-        self, features: dict[str, Tensor], question: Question, support: Support | None, mode: Mode
-    ) -> Tensor:
+    def _logits(self, features: dict[str, Tensor], question: Question, support: Support | None, mode: Mode) -> Tensor:
         """Mask logits (max(K, 1), height, width) of one query, one map a shot."""
         embedding = self.image_embedding(features)
         semantic = visual = None
@@ -289,9 +289,7 @@ class DSVLFSModel(nn.Module, PushToHubMixin):
             semantic, _ = self.semantic_encoder(features["tokens"], question)
         if support is not None and mode != "semantic":
             shots = len(support.masks)
-            repeated = {
-                name: features[name].expand(shots, -1, -1, -1) for name in self.config.correlation_layers
-            }
+            repeated = {name: features[name].expand(shots, -1, -1, -1) for name in self.config.correlation_layers}
             visual = self.visual_prompt(repeated, support.layers, support.masks, embedding.shape[-1])
             embedding = embedding.expand(shots, -1, -1, -1)
             semantic = semantic if semantic is None else semantic.expand(shots, -1)
@@ -308,13 +306,14 @@ class DSVLFSModel(nn.Module, PushToHubMixin):
         """The tensors that a checkpoint carries: all but the frozen bases'."""
         frozen = {
             name
-            for part, prefix in ((self.image_encoder, "image_encoder."), (self.semantic_encoder.vlm, "semantic_encoder.vlm."))
+            for part, prefix in (
+                (self.image_encoder, "image_encoder."),
+                (self.semantic_encoder.vlm, "semantic_encoder.vlm."),
+            )
             for name in (prefix + n for n in part.state_dict())
         }
         trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        return {
-            name: tensor for name, tensor in self.state_dict().items() if name in trained or name not in frozen
-        }
+        return {name: tensor for name, tensor in self.state_dict().items() if name in trained or name not in frozen}
 
     def save_pretrained(
         self, save_directory: str | os.PathLike, *, dtype: torch.dtype | None = None, **_: object
@@ -413,9 +412,7 @@ def _load_image_base(config: DSVLFSConfig, decoder: MaskDecoder) -> nn.Module:
     return sam.vision_encoder
 
 
-def _load_llava(
-    config: DSVLFSConfig, processor: DSVLFSProcessor | None
-) -> tuple[LlavaForConditionalGeneration, int]:
+def _load_llava(config: DSVLFSConfig, processor: DSVLFSProcessor | None) -> tuple[LlavaForConditionalGeneration, int]:
     """The LLaVA with rows for the added tokens, and the id of `<SEM_prompt>`. Without a processor: random weights."""
     llava_config = config.llava_config()
     text = llava_config.text_config
@@ -453,4 +450,3 @@ def _add_token_rows(model: nn.Module, vocabulary: int) -> None:
     with torch.no_grad():
         for matrix in {model.get_input_embeddings().weight, model.get_output_embeddings().weight}:
             matrix[old:] = matrix[:old].mean(dim=0)
-

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
 LAYER_WEIGHTS = {"image.9": 1.0, "vision.5": 0.5, "vision.6": 0.5}
 
-# The score at which mIoU is best on training episodes, by
-#   python benchmarks/prototype_threshold.py --root DATA_ROOT/coco_sample --episodes episodes_train2017_1shot.jsonl
+# Provisional: a round value, not yet fixed on training episodes.
 SCORE_THRESHOLD = 0.2
 
 

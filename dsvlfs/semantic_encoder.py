@@ -1,6 +1,7 @@
 """The class semantic encoder: a LLaVA reads the class and the photo and answers with `<SEM_prompt>`; that token's last
 hidden state becomes the semantic prompt (arXiv 2503.04006, section 3.2)."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -70,7 +71,9 @@ class SemanticEncoder(nn.Module):
                 {"embed_tokens": [semantic_token_id]} if train_token_embeddings == "added" else None
             ),
         )
-        self.vlm = get_peft_model(llava, adapters)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that v6 drops
+            self.vlm = get_peft_model(llava, adapters)
         self.llava.model.multi_modal_projector.requires_grad_(train_projector)
         self.stages = tuple(stages)
         width = llava.config.text_config.hidden_size

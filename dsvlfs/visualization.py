@@ -33,9 +33,8 @@ def overlay(image: Image.Image, mask: np.ndarray, opacity: float = 0.5) -> Image
     tinted = Image.composite(Image.new("RGB", image.size, TINT), image.convert("RGB"), strength)
     foreground = Image.fromarray(np.uint8(255 * (mask >= 0.5)))
     # Dilation by a box; unlike MaxFilter's, its time does not grow with the width.
-    grown = foreground.filter(ImageFilter.BoxBlur(1 + round(min(image.size) / 600))).point(
-        lambda value: 255 * (value > 0)
-    )
+    radius = 1 + round(min(image.size) / 600)
+    grown = foreground.filter(ImageFilter.BoxBlur(radius)).point(lambda value: 255 * (value > 0))
     line = ImageChops.difference(grown, foreground).filter(ImageFilter.GaussianBlur(0.6))
     tinted.paste(CONTOUR, mask=line)
     return tinted

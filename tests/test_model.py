@@ -57,7 +57,11 @@ def test_each_prompt_matters_in_its_modes_only(micro_model, circle):
     def probability(name, given, mode):
         return micro_model.segment(image, name, support=given, mode=mode).probability
 
-    for mode, name_matters, support_matters in (("both", True, True), ("semantic", True, False), ("visual", False, True)):
+    for mode, name_matters, support_matters in (
+        ("both", True, True),
+        ("semantic", True, False),
+        ("visual", False, True),
+    ):
         base = probability("circle", support, mode)
         assert np.array_equal(base, probability("square", support, mode)) != name_matters
         assert np.array_equal(base, probability("circle", other, mode)) != support_matters

@@ -1,5 +1,7 @@
 """The paper's model on the meta device: every shape, and the trained parameters against the reference's."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -20,7 +22,10 @@ def _count(module: torch.nn.Module, part: str = "", trained: bool = True) -> int
 def test_shapes(paper):
     side, grid = 1024, 64
     view = View(
-        torch.empty(1, 3, side, side, device="meta"), torch.empty(1, 3, 336, 336, device="meta"), (side, side), (side, side)
+        torch.empty(1, 3, side, side, device="meta"),
+        torch.empty(1, 3, 336, 336, device="meta"),
+        (side, side),
+        (side, side),
     )
     features = paper.frozen_features(view)
     blocks = [name for name in features if name.startswith("image.") and name != "image.embedding"]
@@ -50,7 +55,7 @@ def test_trained_parameters(paper):
     assert _count(paper.image_encoder) == 0
     # Center-pivot blocks 32 > 16 > 128 > 256: two 3x3 kernels with biases, and a GroupNorm, each.
     sizes = [32, 16, 128, 256]
-    blocks = sum(2 * (9 * a * b + b) + 2 * b for a, b in zip(sizes, sizes[1:]))
+    blocks = sum(2 * (9 * a * b + b) + 2 * b for a, b in itertools.pairwise(sizes))
     assert _count(paper.matcher.blocks) == blocks
     assert _count(paper.matcher.to_prompt) == 2 * (9 * 256 * 256 + 256)
     # SAM's decoder has 4,058,340; its head of mask qualities, that no loss reaches, is left out here.

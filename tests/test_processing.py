@@ -41,8 +41,15 @@ def test_masks_are_what_is_not_zero(tmp_path):
     transparent = np.zeros((4, 6, 4), np.uint8)
     transparent[..., 3] = values * 255
     opaque = np.stack([values * 255] * 3 + [np.full_like(values, 255)], axis=-1)
-    for source in (tmp_path / "index.png", values, Image.fromarray(expected), transparent[..., 3],
-                   Image.fromarray(transparent), Image.fromarray(opaque), np.stack([values] * 3, axis=-1)):
+    for source in (
+        tmp_path / "index.png",
+        values,
+        Image.fromarray(expected),
+        transparent[..., 3],
+        Image.fromarray(transparent),
+        Image.fromarray(opaque),
+        np.stack([values] * 3, axis=-1),
+    ):
         np.testing.assert_array_equal(load_mask(source, (6, 4)), expected)
 
 

@@ -23,9 +23,7 @@ def training_scenes(root: Path) -> SceneComposer:
         singles=concatenate_datasets(
             [load_photo_folder(root / "imagenet_sample" / "train"), load_photo_folder(root / "clothing_sample")]
         ),
-        scenes=concatenate_datasets(
-            [load_coco(root / "coco_sample", "train2017"), streets]
-        ),
+        scenes=concatenate_datasets([load_coco(root / "coco_sample", "train2017"), streets]),
         cutouts=load_cutouts(root / "stamps"),
     )
 

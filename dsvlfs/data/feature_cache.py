@@ -57,7 +57,10 @@ class FeatureCache:
             seed: of scenes and support views.
             progress: draw a bar.
         """
-        jobs = [*self._support_jobs(model, composer, scene_photos, seed), *self._query_jobs(model, composer, scenes, seed)]
+        jobs = [
+            *self._support_jobs(model, composer, scene_photos, seed),
+            *self._query_jobs(model, composer, scenes, seed),
+        ]
         # Every kind early: a build that is still going on can already be trained from.
         np.random.default_rng(seed).shuffle(jobs)
         missing = [(stem, make) for stem, make in jobs if not stem.with_suffix(".json").exists()]

@@ -75,7 +75,10 @@ def load_coco(root: Path, split: str) -> Dataset:
                 "image": str(root / split / photo["file_name"]),
                 "mask": _as_png(mask),
                 "class_name": category["name"],
-                "class_names": [category["name"], *([category["supercategory"]] if "supercategory" in category else [])],
+                "class_names": [
+                    category["name"],
+                    *([category["supercategory"]] if "supercategory" in category else []),
+                ],
                 "definition": "",
             }
         )
@@ -153,27 +156,31 @@ def union_mask(segmentations: list, height: int, width: int) -> np.ndarray:
 def read_json(file: Path) -> dict:
     """Reads a JSON file, or says in one sentence that it is missing or damaged (InputError)."""
     try:
-        return json.loads(file.read_text())
-    except FileNotFoundError:
-        raise InputError(f"There is no {file.name} in {file.parent}; give the folder that holds it.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return json.loads(_read_text(file))
+    except json.JSONDecodeError as error:
         raise InputError(f"{file} is not valid JSON ({error}); get the file again.") from None
-
 
 
 def read_json_lines(file: Path) -> list[dict]:
     """Reads a JSON-lines file, or says in one sentence that it is missing or damaged (InputError)."""
-    try:
-        lines = file.read_text().splitlines()
-    except FileNotFoundError:
-        raise InputError(f"There is no {file.name} in {file.parent}; give the folder that holds it.") from None
     entries = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(_read_text(file).splitlines(), 1):
         try:
             entries.append(json.loads(line))
         except json.JSONDecodeError:
             raise InputError(f"Line {number} of {file} is not valid JSON; mend or remove the line.") from None
     return entries
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"There is no {file.name} in {file.parent}; give the folder that holds it.") from None
+    except IsADirectoryError:
+        raise InputError(f"{file} is a folder; give the file in it.") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{file} is not a text file; give a JSON file.") from None
 
 
 def _as_png(mask: np.ndarray) -> dict:

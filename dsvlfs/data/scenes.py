@@ -164,9 +164,7 @@ def _object(entry: dict, mask: np.ndarray) -> SceneObject:
     return SceneObject(entry["photo_id"], tuple(entry["class_names"]), entry["definition"], mask)
 
 
-def _random_crop(
-    rng: np.random.Generator, image: Image.Image, mask: np.ndarray
-) -> tuple[Image.Image, np.ndarray]:
+def _random_crop(rng: np.random.Generator, image: Image.Image, mask: np.ndarray) -> tuple[Image.Image, np.ndarray]:
     """A part of the photo that keeps most of its object; the whole photo half of the time."""
     if rng.random() < 0.5:
         return image, mask
