@@ -163,7 +163,7 @@ def predict(
         raise InputError("Add a query photo: the one to find the class in.")
     if not supports and mode != "semantic":
         raise InputError("Upload a support photo and paint over the object, or choose the prompt “Name”.")
-    photo = read_upload(query_file, "query photo").convert("RGB")
+    photo = read_photo(query_file, "query photo")
     model = load_model()
     support = None if mode == "semantic" else model.encode_support(supports)
     result = model.segment(photo, class_name, support=support, description=description.strip() or None, mode=mode)
@@ -230,7 +230,7 @@ def put_support_mask(editor: EditorValue | None, path: str) -> EditorValue | dic
             raise InputError("Upload the support photo first, then its mask.")
         photo = editor["background"]
         mask = read_upload(path, "mask")
-        if abs(mask.width * photo.height - mask.height * photo.width) > max(photo.size):
+        if abs(mask.width * photo.height - mask.height * photo.width) > max(mask.size):
             raise InputError("The mask has other proportions than the support photo; choose the mask of this photo.")
         return editor_value(photo, load_mask(mask.resize(photo.size, Image.Resampling.NEAREST), photo.size))
     except InputError as error:

@@ -93,12 +93,15 @@ def test_a_program_may_send_a_black_and_white_layer(app, circle):
     np.testing.assert_array_equal(app.painted_mask(value), mask)
 
 
-def test_a_mask_of_the_photo_before_it_was_scaled_down_fits(app, circle, tmp_path):
-    photo, mask = circle
-    path = tmp_path / "mask.png"
-    Image.fromarray(mask).resize((320, 240), Image.Resampling.NEAREST).save(path)
-    value = app.put_support_mask(app.editor_value(photo), str(path))
-    np.testing.assert_array_equal(app.painted_mask(value), mask)
+def test_a_mask_of_the_photo_before_it_was_scaled_down_fits(app, circle, tmp_path, monkeypatch):
+    monkeypatch.setattr(app, "MAX_SIDE", 128)
+    photo_file, mask_file = tmp_path / "photo.png", tmp_path / "mask.png"
+    mask = Image.fromarray(circle[1]).resize((401, 299), Image.Resampling.NEAREST)  # scaled down: 128 x 95.4, rounded
+    circle[0].resize(mask.size).save(photo_file)
+    mask.save(mask_file)
+    editor = app.put_support_mask(app.put_support_photo(str(photo_file)), str(mask_file))
+    expected = np.array(mask.resize((128, 95), Image.Resampling.NEAREST))
+    np.testing.assert_array_equal(app.painted_mask(editor), expected)
 
 
 def test_a_mask_of_another_photo_is_refused_with_a_sentence(app, circle, tmp_path):
@@ -110,10 +113,12 @@ def test_a_mask_of_another_photo_is_refused_with_a_sentence(app, circle, tmp_pat
         app.put_support_mask(None, str(path))
 
 
-def test_large_photos_are_scaled_down_for_the_page(app, tmp_path):
+def test_large_query_photos_are_scaled_down_for_the_page(app, model, tmp_path):
     path = tmp_path / "large.jpg"
     Image.new("RGB", (3000, 1500)).save(path)
-    assert app.read_photo(str(path), "photo").size == (1280, 640)
+    result, shown, _ = app.segment(None, "ball", "", str(path), "semantic", 0.5)
+    assert result.probability.shape == (640, 1280)
+    assert shown.size == (1280, 640)
 
 
 def test_unusable_photos_are_refused_with_a_sentence(app, tmp_path, monkeypatch):

@@ -132,7 +132,8 @@ def main() -> None:
         description_share=config.description_share,
     )
     remaining = Subset(episodes, range(done * config.batch_size, len(episodes)))
-    loader = DataLoader(remaining, batch_size=config.batch_size, collate_fn=collate)
+    # A generator of its own: the loader draws a number when it starts, which would shift a resumed run's dropout.
+    loader = DataLoader(remaining, batch_size=config.batch_size, collate_fn=collate, generator=torch.Generator())
     text_states = TextStates(model)
     model.to(accelerator.device).train()
     optimizer = accelerator.prepare(optimizer)
