@@ -1,6 +1,7 @@
 """`DSVLFSModel`: the parts wired together, and the ways in and out of it."""
 
 import os
+import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Literal, overload
 import numpy as np
 import torch
 import torch.nn.functional as F
-from huggingface_hub import snapshot_download
+from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -18,7 +19,6 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM, LlavaForConditionalGeneration, SamModel
 from transformers.initialization import no_init_weights
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
-from transformers.utils import PushToHubMixin
 
 from .bases import resolve_base
 from .configuration import DSVLFSConfig
@@ -27,6 +27,7 @@ from .image_encoder import ImageEncoder
 from .losses import bce_loss, dice_loss
 from .mask_decoder import EmbeddingNeck, MaskDecoder
 from .matching import DenseMatcher
+from .model_card import new_card
 from .processing import DSVLFSProcessor, Photo, Segmentation, View
 from .semantic_encoder import Question, SemanticEncoder
 
@@ -60,7 +61,7 @@ class TrainingOutput:
     dice_loss: Tensor
 
 
-class DSVLFSModel(nn.Module, PushToHubMixin):
+class DSVLFSModel(nn.Module):
     """Few-shot segmentation by a semantic and a visual prompt (DSV-LFS, arXiv 2503.04006).
 
     Args:
@@ -74,6 +75,7 @@ class DSVLFSModel(nn.Module, PushToHubMixin):
     def __init__(self, config: DSVLFSConfig, *, load_bases: bool = True) -> None:
         super().__init__()
         self.config = config
+        self.card: str | None = None
         self.processor = DSVLFSProcessor.from_config(config) if load_bases else None
         blocks = sorted({int(n.split(".")[1]) for n in config.frozen_layers if n.startswith("image.")})
         stages = sorted({int(n.split(".")[1]) for n in config.frozen_layers if n.startswith("vision.")})
@@ -315,10 +317,8 @@ class DSVLFSModel(nn.Module, PushToHubMixin):
         trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         return {name: tensor for name, tensor in self.state_dict().items() if name in trained or name not in frozen}
 
-    def save_pretrained(
-        self, save_directory: str | os.PathLike, *, dtype: torch.dtype | None = None, **_: object
-    ) -> None:
-        """Writes `config.json` and `model.safetensors`, with what was trained only.
+    def save_pretrained(self, save_directory: str | os.PathLike, *, dtype: torch.dtype | None = None) -> None:
+        """Writes `config.json`, `model.safetensors` with what was trained only, and the model card as `README.md`.
 
         Args:
             save_directory: made where it is missing.
@@ -327,12 +327,37 @@ class DSVLFSModel(nn.Module, PushToHubMixin):
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         self.config.save_pretrained(folder)
+        (folder / "README.md").write_text(self.card or new_card(self.config), encoding="utf-8")
         state = {
             name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in self.trained_state_dict().items()
         }
         unfinished = folder / "model.safetensors.part"
         save_file(state, unfinished, metadata={"format": "pt"})
         os.replace(unfinished, folder / "model.safetensors")
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        commit_message: str = "Upload model",
+    ) -> str:
+        """Sends what `save_pretrained` writes to a model repository of the Hugging Face hub, made where it is missing.
+
+        Args:
+            repo_id: "user/name".
+            private: of a new repository.
+            token: None takes that of the machine's login.
+
+        Returns:
+            The commit's address.
+        """
+        api = HfApi(token=token)
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=commit_message).commit_url
 
     @classmethod
     def from_pretrained(
@@ -355,6 +380,8 @@ class DSVLFSModel(nn.Module, PushToHubMixin):
             raise InputError(f"{folder / 'config.json'} is missing or damaged; get the checkpoint again.") from error
         model = cls(config)
         model.load_trained(folder / "model.safetensors")
+        card = folder / "README.md"
+        model.card = card.read_text(encoding="utf-8") if card.is_file() else None
         return model.eval()
 
     def load_trained(self, file: Path) -> None:
@@ -383,7 +410,9 @@ def _checkpoint_folder(name_or_path: str | os.PathLike, revision: str | None) ->
         return folder
     try:
         return Path(
-            snapshot_download(str(name_or_path), revision=revision, allow_patterns=["config.json", "*.safetensors"])
+            snapshot_download(
+                str(name_or_path), revision=revision, allow_patterns=["config.json", "README.md", "*.safetensors"]
+            )
         )
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise InputError(
