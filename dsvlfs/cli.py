@@ -210,8 +210,11 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _load_model(name: str) -> DSVLFSModel:
+    from transformers.utils import logging
+
     from . import DSVLFSModel
 
+    logging.disable_progress_bar()  # of each base's tensors: seconds, and not the user's progress
     return DSVLFSModel.from_pretrained(name)
 
 

@@ -47,7 +47,8 @@ class DSVLFSConfig(PreTrainedConfig):
         support_grid: side to which support features are pooled, in positions; None keeps their own.
         match_channels: output channels of the center-pivot 4D convolutions.
         match_background: correlate with the support's background as well, as further channels.
-        match_priors: also give the visual prompt each channel's mean and maximum over the support positions.
+        match_priors: also give the visual prompt each channel's mean and maximum over the support positions,
+            standardised over the query's.
         prompt_dim: channels of the prompts and of the decoder.
         decoder_multimask_outputs: spare mask tokens of SAM's decoder (3 where SAM's weights are loaded).
         text_loss_weight, bce_loss_weight, dice_loss_weight: weights of the three losses.

@@ -75,7 +75,8 @@ class DenseMatcher(nn.Module):
         channels: outputs of the 4D convolutions.
         prompt_dim: channels of the visual prompt.
         background: correlate with the support's background too, as `layers` further channels.
-        priors: append each channel's mean and maximum over the support to the squeezed correlation.
+        priors: append each channel's mean and maximum over the support, standardised over the query, to the squeezed
+            correlation.
     """
 
     def __init__(
@@ -127,7 +128,9 @@ class DenseMatcher(nn.Module):
                 areas += [mask[0].numel() - weight] * len(pairs)
             area = torch.stack(areas, dim=1).clamp(min=1)[:, :, None, None]
             mean = correlation.sum(dim=(-2, -1)) / area
-            squeezed = torch.cat([squeezed, mean, correlation.amax(dim=(-2, -1))], dim=1)
+            priors = torch.cat([mean, correlation.amax(dim=(-2, -1))], dim=1)
+            # Cosines of one encoder lie close together: what counts is where in the photo they are highest.
+            squeezed = torch.cat([squeezed, F.instance_norm(priors)], dim=1)
         return self.to_prompt(squeezed)
 
 

@@ -104,6 +104,7 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path, required=True, help="folder of the training packs")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--cache", type=Path, help="folder of the frozen features; default: OUT/cache")
+    parser.add_argument("--start-from", type=Path, help="folder of a checkpoint whose weights are the start")
     parser.add_argument("--resume", action="store_true", help="go on where OUT stopped")
     arguments = parser.parse_args()
     config = load_config(arguments.config)
@@ -111,6 +112,8 @@ def main() -> None:
     accelerator.init_trackers("curves")
     set_seed(config.seed)
     model = DSVLFSModel(getattr(DSVLFSConfig, config.size)())
+    if arguments.start_from:
+        model.load_trained(arguments.start_from / "model.safetensors")
     cache_folder = arguments.cache or arguments.out / "cache"
     build_cache(config, model.eval(), arguments.data_root, cache_folder)
     optimizer = torch.optim.AdamW(

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from .feature_cache import FeatureCache
 
 # A class of more supports than these is too wide to be one thing ('artifact').
-_WIDEST_CLASS = 80
+_WIDEST_CLASS = 40
 
 
 @dataclass(frozen=True)
