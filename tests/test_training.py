@@ -51,6 +51,7 @@ def _episodes(cache, **changes) -> EpisodeDataset:
         "visual_only": 0.25,
         "semantic_only": 0.25,
         "description_share": 0.5,
+        "misnamed": 0.0,
     }
     return EpisodeDataset(FeatureCache(cache), **(settings | changes))
 
@@ -99,6 +100,19 @@ def test_the_shares_of_single_prompts_are_kept(cache):
     assert batch.use_semantic.all()
     assert not batch.use_visual.any()
     assert len(batch.names) == 4
+
+
+def test_a_misnamed_episode_keeps_its_support_and_target(cache):
+    settings = {"visual_only": 0.0, "semantic_only": 0.0}
+    right, wrong = _episodes(cache, **settings), _episodes(cache, misnamed=1.0, **settings)
+    pairs = [(right[i], wrong[i]) for i in range(20)]
+    assert any(a.class_name != b.class_name for a, b in pairs)
+    for a, b in pairs:
+        torch.testing.assert_close(a.support_layers, b.support_layers, rtol=0, atol=0)
+        if a.class_name == b.class_name:
+            continue
+        torch.testing.assert_close(a.target, b.target, rtol=0, atol=0)
+        assert b.description is None
 
 
 def _train(monkeypatch, cache, packs, out, *options: str) -> None:

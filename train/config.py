@@ -23,6 +23,7 @@ class TrainingConfig:
         learning_rate, warmup_steps, betas, clip_norm: AdamW without weight decay, linear warm-up, then linear decay.
         visual_only, semantic_only: share of episodes with one prompt; the others have both.
         description_share: share of the questions that come with the class's definition, where there is one.
+        misnamed: share of the episodes with both prompts that are given another class's name.
         checkpoint_every, log_every: in steps.
     """
 
@@ -45,6 +46,7 @@ class TrainingConfig:
     visual_only: float = 0.25
     semantic_only: float = 0.25
     description_share: float = 0.4
+    misnamed: float = 0.3
     checkpoint_every: int = 250
     log_every: int = 25
 

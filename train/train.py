@@ -133,6 +133,7 @@ def main() -> None:
         visual_only=config.visual_only,
         semantic_only=config.semantic_only,
         description_share=config.description_share,
+        misnamed=config.misnamed,
     )
     remaining = Subset(episodes, range(done * config.batch_size, len(episodes)))
     # A generator of its own: the loader draws a number when it starts, which would shift a resumed run's dropout.

@@ -65,6 +65,8 @@ class EpisodeDataset(Dataset):
         kind_weights: how often a query is of each kind.
         visual_only, semantic_only: share of episodes with one prompt.
         description_share: share of questions with the class's definition, where there is one.
+        misnamed: share of the episodes with both prompts that are given another class's name: a name is often wrong or
+            unknown to the language model, and then the support must decide.
     """
 
     def __init__(
@@ -77,12 +79,14 @@ class EpisodeDataset(Dataset):
         visual_only: float,
         semantic_only: float,
         description_share: float,
+        misnamed: float,
     ) -> None:
         self.cache = cache
         self.length = length
         self.seed = seed
         self.visual_only, self.semantic_only = visual_only, semantic_only
         self.description_share = description_share
+        self.misnamed = misnamed
         self._queries = {stem: entry for stem, entry in cache.names("queries").items() if entry["objects"]}
         self._queries_of_kind: dict[str, list[str]] = defaultdict(list)
         for stem, entry in self._queries.items():
@@ -97,6 +101,7 @@ class EpisodeDataset(Dataset):
         for stem, entry in self._supports.items():
             for name in entry["names"]:
                 self._supports_of_name[name].append(stem)
+        self._all_names = sorted(self._supports_of_name)
 
     def __len__(self) -> int:
         return self.length
@@ -114,7 +119,15 @@ class EpisodeDataset(Dataset):
             class_name, support = self._class_and_support(rng, chosen, {o["photo_id"] for o in objects}, use_visual)
             if class_name is not None:
                 break
-        described = chosen["definition"] and class_name in chosen["names"][:2] and rng.random() < self.description_share
+        asked_name = class_name
+        if use_semantic and use_visual and rng.random() < self.misnamed:
+            asked_name = self._all_names[rng.integers(len(self._all_names))]
+        described = (
+            asked_name == class_name
+            and chosen["definition"]
+            and class_name in chosen["names"][:2]
+            and rng.random() < self.description_share
+        )
         loaded = self.cache.load("queries", stem)
         masks = loaded.pop("masks")
         shown = [i for i, item in enumerate(objects) if class_name in item["names"]]
@@ -125,7 +138,7 @@ class EpisodeDataset(Dataset):
             target=masks[shown].amax(dim=0).float() / 255,
             support_layers=layers if use_visual else [torch.zeros_like(layer) for layer in layers],
             support_mask=tensors["mask"].float() / 255,
-            class_name=class_name,
+            class_name=asked_name,
             description=chosen["definition"] if described else None,
             use_semantic=use_semantic,
             use_visual=use_visual,
