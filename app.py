@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 
 import dsvlfs
 from dsvlfs import BaseNotAvailableError, InputError
-from dsvlfs.processing import load_mask, load_photo
+from dsvlfs.processing import DECODING_ERRORS, load_mask, load_photo
 from dsvlfs.visualization import TINT, overlay
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ PROMPTS = {"Both": "both", "Name": "semantic", "Support": "visual"}
 EXAMPLES_FOLDER = Path(__file__).parent / "examples"
 
 EditorValue = dict[str, Any]
-Support = tuple[Image.Image, np.ndarray]
+SupportPair = tuple[Image.Image, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def read_upload(path: str, kind: str) -> Image.Image:
             return ImageOps.exif_transpose(file)
     except Image.DecompressionBombError as error:
         raise InputError(f"The {kind} has more than {MAX_PIXELS // 10**6} megapixels; scale it down.") from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except DECODING_ERRORS as error:
         raise InputError(f"The {kind} cannot be read; choose a whole JPEG, PNG or WebP image.") from error
 
 
@@ -95,7 +95,7 @@ def read_photo(path: str, kind: str) -> Image.Image:
     Raises:
         InputError: it cannot be read or has too many pixels.
     """
-    photo = read_upload(path, kind).convert("RGB")
+    photo = load_photo(read_upload(path, kind))
     photo.thumbnail((MAX_SIDE, MAX_SIDE))
     return photo
 
@@ -127,7 +127,7 @@ def painted_mask(editor: EditorValue) -> np.ndarray:
     return mask
 
 
-def read_support(editor: EditorValue | None) -> Support | None:
+def read_support(editor: EditorValue | None) -> SupportPair | None:
     """The support photo and its painted mask, or None without a photo.
 
     Raises:
@@ -150,7 +150,7 @@ def area_text(mask: np.ndarray) -> str:
 
 
 def predict(
-    supports: Sequence[Support], class_name: str, description: str, query_file: str | None, mode: str
+    supports: Sequence[SupportPair], class_name: str, description: str, query_file: str | None, mode: str
 ) -> Result:
     """Segments a class in a query photo.
 

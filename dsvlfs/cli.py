@@ -1,7 +1,7 @@
 """Command line: `dsvlfs segment` and `dsvlfs evaluate`.
 
-Exit status: 0 all done; 1 some queries could not be read and the others are done; 2 nothing could be done, for the one
-reason on standard error.
+Exit status: 0 all done; 1 some queries could not be read and the others are done; 2 nothing could be done. Standard
+error has the reason, and one for each query that could not be read.
 """
 
 from __future__ import annotations
@@ -153,20 +153,23 @@ def _segment(arguments: argparse.Namespace) -> int:
         mask_file, overlay_file = _outputs(query, arguments.out)
         Image.fromarray(mask.astype("uint8") * 255).save(mask_file)
         overlay(photo, mask).save(overlay_file)
+    if unreadable == len(queries):
+        return 2
     return 1 if unreadable else 0
 
 
 def _find_queries(paths: Sequence[Path]) -> list[Path]:
     """The photos named, and those in the folders named, once each."""
-    queries: dict[Path, None] = {}
+    queries: dict[Path, Path] = {}
     for path in paths:
         found = [path]
         if path.is_dir():
             found = sorted(file for file in path.iterdir() if file.suffix.lower() in PHOTO_SUFFIXES)
             if not found:
                 raise InputError(f"The folder {path} holds no photos ({', '.join(sorted(PHOTO_SUFFIXES))}).")
-        queries |= dict.fromkeys(found)
-    return list(queries)
+        for file in found:
+            queries.setdefault(file.resolve(), file)
+    return list(queries.values())
 
 
 def _outputs(query: Path, out: Path) -> tuple[Path, Path]:
@@ -191,6 +194,9 @@ def _check_outputs(queries: Sequence[Path], out: Path, inputs: Sequence[Path]) -
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
+    if arguments.method == "prototype" and arguments.mode == "semantic":
+        raise InputError("Method prototype has no semantic mode, for it sees only supports; use --mode visual or both.")
+
     from .data.episodes import load_episodes
     from .evaluation import evaluate
     from .prototype import PrototypeSegmenter

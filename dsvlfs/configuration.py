@@ -141,7 +141,7 @@ class DSVLFSConfig(PreTrainedConfig):
         """The laptop's model: DINOv2 ViT-S/14, EfficientNet-Lite2 and SmolLM2-135M."""
         return cls(
             image_base="dinov2-small-focus",
-            image_config=_dinov2_small().to_dict(),
+            image_config=dinov2_small_config().to_dict(),
             image_size=448,
             pad_to_square=False,
             vlm_base=None,
@@ -202,7 +202,8 @@ def _llava_15_7b() -> LlavaConfig:
     )
 
 
-def _dinov2_small() -> Dinov2Config:
+def dinov2_small_config() -> Dinov2Config:
+    """DINOv2 ViT-S/14."""
     return Dinov2Config(hidden_size=384, num_hidden_layers=12, num_attention_heads=6, image_size=518, patch_size=14)
 
 

@@ -59,15 +59,6 @@ class EfficientNetLiteConfig(PreTrainedConfig):
         return [_scaled_channels(channels, self.width) for *_, channels, _ in _B0_STAGES]
 
     @property
-    def stage_strides(self) -> list[int]:
-        """Pixels of the photo to one position of each stage's output, shallow to deep."""
-        strides, total = [], 2
-        for _, stride, *_ in _B0_STAGES:
-            total *= stride
-            strides.append(total)
-        return strides
-
-    @property
     def hidden_size(self) -> int:
         """Channels of a token, the name that LLaVA's projector asks for."""
         return self.stage_channels[-1]

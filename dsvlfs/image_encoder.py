@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from torch import Tensor, nn
-from transformers import AutoModel, Dinov2Config, PreTrainedConfig, PreTrainedModel, SamVisionConfig
+from transformers import Dinov2Config, PreTrainedConfig, PreTrainedModel, SamVisionConfig
 
 
 class ImageEncoder(nn.Module):
@@ -18,11 +18,6 @@ class ImageEncoder(nn.Module):
         super().__init__()
         self.backbone = backbone.requires_grad_(False).eval()
         self.blocks = tuple(blocks)
-
-    @classmethod
-    def from_config(cls, config: PreTrainedConfig, blocks: Sequence[int]) -> "ImageEncoder":
-        """An encoder with random weights."""
-        return cls(backbone=AutoModel.from_config(config), blocks=blocks)
 
     def train(self, mode: bool = True) -> "ImageEncoder":
         """Stays in evaluation mode: it is frozen."""
@@ -43,11 +38,6 @@ class ImageEncoder(nn.Module):
         if isinstance(self.backbone.config, SamVisionConfig):
             features["image.embedding"] = output.last_hidden_state
         return features
-
-
-def block_channels(config: PreTrainedConfig) -> int:
-    """Channels of a block's output."""
-    return config.hidden_size
 
 
 def _to_map(hidden: Tensor, config: PreTrainedConfig) -> Tensor:

@@ -16,6 +16,9 @@ from torch import Tensor, nn
 def correlate(query: Tensor, support: Tensor, mask: Tensor) -> Tensor:
     """Clamped cosine of each query position with each support position under a mask.
 
+    The paper multiplies the support's features by the mask before the cosine, which gives a cell on the mask's edge
+    full weight; here it counts by the share of it that is foreground. On a mask of nought and one both are the same.
+
     Args:
         query: (batch, channels, query height, query width).
         support: (batch, channels, support height, support width).

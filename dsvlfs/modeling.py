@@ -16,12 +16,13 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForCausalLM, LlavaForConditionalGeneration, SamModel
+from transformers import AutoModel, Dinov2Model, LlamaForCausalLM, LlavaForConditionalGeneration, SamModel
 from transformers.initialization import no_init_weights
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
-from .bases import resolve_base
+from .bases import load_base
 from .configuration import DSVLFSConfig
+from .efficientnet_lite import EfficientNetLiteModel
 from .errors import InputError
 from .image_encoder import ImageEncoder
 from .losses import bce_loss, dice_loss
@@ -375,25 +376,35 @@ class DSVLFSModel(nn.Module):
         """
         folder = _checkpoint_folder(name_or_path, revision)
         try:
-            config = DSVLFSConfig.from_pretrained(folder)
-        except (OSError, ValueError, TypeError) as error:
+            settings, _ = DSVLFSConfig.get_config_dict(folder)
+            if settings.get("model_type") != DSVLFSConfig.model_type:
+                raise InputError(
+                    f"{folder} holds no DSV-LFS checkpoint (its model_type is {settings.get('model_type')}); give the "
+                    "folder that save_pretrained wrote."
+                )
+            config = DSVLFSConfig.from_dict(settings)
+        except (OSError, TypeError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
             raise InputError(f"{folder / 'config.json'} is missing or damaged; get the checkpoint again.") from error
+        state = _read_checkpoint(folder / "model.safetensors")  # before the bases, which take longer
         model = cls(config)
-        model.load_trained(folder / "model.safetensors")
+        model.load_trained(folder / "model.safetensors", state)
         card = folder / "README.md"
         model.card = card.read_text(encoding="utf-8") if card.is_file() else None
         return model.eval()
 
-    def load_trained(self, file: Path) -> None:
+    def load_trained(self, file: Path, state: dict[str, Tensor] | None = None) -> None:
         """Loads the tensors of `trained_state_dict` from a safetensors file.
+
+        Args:
+            file: written by `save_pretrained`.
+            state: its tensors, where they have been read already.
 
         Raises:
             InputError: the file is missing, damaged, or of another configuration.
         """
-        try:
-            state = load_file(file)
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"The checkpoint {file} is missing or damaged ({error}); get it again.") from error
+        state = _read_checkpoint(file) if state is None else state
         own = self.trained_state_dict()
         wrong = sorted(own.keys() ^ state.keys()) or sorted(n for n in own if own[n].shape != state[n].shape)
         if wrong:
@@ -402,6 +413,13 @@ class DSVLFSModel(nn.Module):
                 "both from the same place."
             )
         self.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in state.items()}, strict=False)
+
+
+def _read_checkpoint(file: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"The checkpoint {file} is missing or damaged ({error}); get it again.") from error
 
 
 def _checkpoint_folder(name_or_path: str | os.PathLike, revision: str | None) -> Path:
@@ -430,10 +448,9 @@ def _layer_channels(config: DSVLFSConfig, name: str) -> int:
 
 def _load_image_base(config: DSVLFSConfig, decoder: MaskDecoder) -> nn.Module:
     """The image encoder; with SAM's, its decoder's weights go into ours as a start."""
-    folder = resolve_base(config.image_base)
     if config.embedding_layers:
-        return AutoModel.from_pretrained(folder)
-    sam = SamModel.from_pretrained(folder)
+        return load_base(Dinov2Model, config.image_base)
+    sam = load_base(SamModel, config.image_base)
     decoder.decoder.load_state_dict(sam.mask_decoder.state_dict(), strict=False)  # all but the head of qualities
     decoder.position.load_state_dict(sam.shared_image_embedding.state_dict())
     with torch.no_grad():
@@ -446,14 +463,15 @@ def _load_llava(config: DSVLFSConfig, processor: DSVLFSProcessor | None) -> tupl
     llava_config = config.llava_config()
     text = llava_config.text_config
     if processor is None:
-        text.vocab_size += 2
-        llava_config.image_token_id = text.vocab_size - 2
+        if config.vlm_base is None:  # a LLaVA made whole has an image token and spare rows
+            text.vocab_size += 2
+            llava_config.image_token_id = text.vocab_size - 2
         return LlavaForConditionalGeneration(llava_config), text.vocab_size - 1
     if config.vlm_base is not None:
-        llava = LlavaForConditionalGeneration.from_pretrained(resolve_base(config.vlm_base))
+        llava = load_base(LlavaForConditionalGeneration, config.vlm_base)
         _add_token_rows(llava, len(processor.tokenizer))
         return llava, processor.semantic_token_id
-    language = AutoModelForCausalLM.from_pretrained(resolve_base(config.language_base), dtype=torch.float32)
+    language = load_base(LlamaForCausalLM, config.language_base, dtype=torch.float32)
     _add_token_rows(language, len(processor.tokenizer))
     text.vocab_size = len(processor.tokenizer)
     llava_config.image_token_id = processor.image_token_id
@@ -461,9 +479,7 @@ def _load_llava(config: DSVLFSConfig, processor: DSVLFSProcessor | None) -> tupl
         stack.enter_context(torch.device("meta"))
         stack.enter_context(no_init_weights())
         llava = LlavaForConditionalGeneration(llava_config)
-    llava.model.vision_tower = AutoModel.from_pretrained(
-        resolve_base(config.vision_base), config=llava_config.vision_config
-    )
+    llava.model.vision_tower = load_base(EfficientNetLiteModel, config.vision_base, config=llava_config.vision_config)
     llava.model.language_model = language.model
     llava.model.multi_modal_projector = LlavaMultiModalProjector(llava_config)
     llava.lm_head = language.lm_head

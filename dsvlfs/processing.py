@@ -19,6 +19,11 @@ from .semantic_encoder import Question
 
 Photo = Image.Image | np.ndarray | str | os.PathLike
 
+MAX_NAME, MAX_DESCRIPTION = 200, 2000  # characters
+
+# Pillow's decoders raise any of these for a damaged file: AVIF's, RuntimeError.
+DECODING_ERRORS = (OSError, ValueError, SyntaxError, RuntimeError, EOFError)
+
 
 @dataclass(frozen=True)
 class Segmentation:
@@ -54,29 +59,33 @@ def load_photo(source: Photo) -> Image.Image:
     """A photo as RGB, upright.
 
     Args:
-        source: a path, a PIL image, or an array (height, width) or (height, width, 3 or 4): uint8, or float in [0, 1].
+        source: a path, a PIL image, or an array (height, width) or (height, width, 3 or 4): uint8, bool, or float in
+            [0, 1]. 16-bit gray is scaled to 8 bits.
 
     Raises:
         InputError: it cannot be read.
     """
-    if isinstance(source, np.ndarray):
-        image = _image_of_array(source)
-    elif isinstance(source, Image.Image):
-        image = source
-    else:
-        image = _open(source, "photo")
+    image = _image_of_array(source) if isinstance(source, np.ndarray) else _image_of(source, "photo")
     try:
-        return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, ValueError, SyntaxError) as error:
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I"):
+            values = np.asarray(image)
+            if image.mode != "I" or values.max() > 255:  # Pillow would clip to white
+                values = values / 257
+            image = Image.fromarray(values.clip(0, 255).round().astype(np.uint8))
+        return image.convert("RGB")
+    except DECODING_ERRORS as error:
         raise InputError(f"The photo {_name(source)} cannot be decoded ({error}); give a whole JPEG or PNG.") from error
 
 
 def load_mask(source: Photo, size: tuple[int, int]) -> np.ndarray:
-    """A mask, foreground wherever it is not zero.
+    """A mask, foreground wherever it is above zero.
+
+    Of several channels, any above zero counts; but where an alpha channel (the last of 2 or 4) is not opaque
+    everywhere, it alone counts. A palette's colours count, not its indices.
 
     Args:
-        source: a path, a PIL image, or an array (height, width); of several channels, any that is not zero counts, and
-            an alpha channel counts alone.
+        source: a path, a PIL image, or an array (height, width) or (height, width, channels).
         size: (width, height) of its photo.
 
     Returns:
@@ -86,19 +95,19 @@ def load_mask(source: Photo, size: tuple[int, int]) -> np.ndarray:
         InputError: it cannot be read, has another size than the photo, or is empty.
     """
     if isinstance(source, np.ndarray):
-        mask = source != 0 if source.ndim == 2 else (source != 0).any(axis=-1)
+        values = source
     else:
-        image = source if isinstance(source, Image.Image) else _open(source, "mask")
+        image = _image_of(source, "mask")
         try:
             image = ImageOps.exif_transpose(image)
-            if image.mode in ("RGBA", "LA", "PA"):
-                alpha = np.array(image.getchannel("A"))
-                # An opaque image with an alpha channel is drawn in its colours.
-                mask = alpha > 0 if (alpha < 255).any() else np.array(image.convert("L")) > 0
-            else:
-                mask = np.array(image.convert("L") if image.mode in ("RGB", "P", "CMYK") else image) > 0
-        except (OSError, ValueError, SyntaxError) as error:
+            if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or (image.mode == "P" and "transparency" in image.info):
+                image = image.convert("RGBA")
+            elif len(image.getbands()) > 1 or image.mode == "P":
+                image = image.convert("RGB")
+            values = np.asarray(image)
+        except DECODING_ERRORS as error:
             raise InputError(f"The mask {_name(source)} cannot be decoded ({error}); give a whole PNG.") from error
+    mask = _foreground(values)
     if mask.shape != (size[1], size[0]):
         raise InputError(
             f"The mask {_name(source)} is {mask.shape[1]} x {mask.shape[0]} pixels but its photo is "
@@ -164,21 +173,23 @@ class DSVLFSProcessor:
             photo_tokens: tokens of the photo in each; None takes the LLaVA's own number, 0 leaves the photo out.
 
         Raises:
-            InputError: a class name is empty.
+            InputError: a class name is empty, or a name or description is no text, too long, or holds a token that
+                has a meaning of its own to the language model.
         """
         if photo_tokens is None:
             photo_tokens = self.config.vlm_config["image_seq_length"]
-        questions, answers = [], []
+        questions = []
         for class_name, description in names:
-            class_name = " ".join(class_name.split())
+            class_name = self._plain_text(class_name, "class name", MAX_NAME)
             if not class_name:
                 raise InputError("The class name is empty; name what is to be segmented, such as 'red fox'.")
+            description = self._plain_text("" if description is None else description, "description", MAX_DESCRIPTION)
             text = self.config.prompt_template.format(
                 image=IMAGE_TOKEN * photo_tokens, class_name=class_name, description=_as_sentence(description)
             )
             questions.append(self.tokenizer(text).input_ids)
-            answers.append(self.tokenizer(self.config.answer_template, add_special_tokens=False).input_ids)
-        rows = [q + a for q, a in zip(questions, answers)]
+        answer = self.tokenizer(self.config.answer_template, add_special_tokens=False).input_ids
+        rows = [question + answer for question in questions]
         length = max(map(len, rows))
         padding = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
         ids = torch.full((len(rows), length), padding)
@@ -187,8 +198,9 @@ class DSVLFSProcessor:
         for i, row in enumerate(rows):
             ids[i, : len(row)] = torch.tensor(row)
             attention[i, : len(row)] = 1
-            labels[i, len(questions[i]) : len(row)] = torch.tensor(answers[i])
-        semantic = (ids == self.semantic_token_id).int().argmax(dim=1)
+            labels[i, len(questions[i]) : len(row)] = torch.tensor(answer)
+        position = answer.index(self.semantic_token_id)
+        semantic = torch.tensor([len(question) + position for question in questions])
         return Question(ids, attention, labels, semantic)
 
     def probabilities(self, logits: Tensor, view: View) -> np.ndarray:
@@ -201,6 +213,18 @@ class DSVLFSProcessor:
         size = (view.size[1], view.size[0])
         full = F.interpolate(logits[:, None].float(), size, mode="bilinear", align_corners=False)[:, 0]
         return torch.sigmoid(full).cpu().numpy()
+
+    def _plain_text(self, text: str, kind: str, limit: int) -> str:
+        """A user's text on one line, once it is known to be safe in a prompt."""
+        if not isinstance(text, str):
+            raise InputError(f"The {kind} is of type {type(text).__name__}; give text.")
+        text = " ".join(text.split())
+        if len(text) > limit:
+            raise InputError(f"The {kind} has {len(text):,} characters; give at most {limit:,}.")
+        for token in self.tokenizer.all_special_tokens:
+            if token in text:
+                raise InputError(f"The {kind} holds '{token}', a token reserved for the model; leave it out.")
+        return text
 
     def _view(self, image: Image.Image, image_size: int, vlm_size: int) -> View:
         config = self.config
@@ -236,15 +260,22 @@ def _context_box(mask: np.ndarray, context: float) -> tuple[int, int, int, int]:
     )
 
 
-def _as_sentence(description: str | None) -> str:
-    """The description as it stands in a prompt: one line, closed, followed by a space; nothing where there is none."""
-    text = " ".join((description or "").split())
+def _as_sentence(text: str) -> str:
+    """A description as it stands in a prompt: closed, followed by a space; nothing where there is none."""
     if not text:
         return ""
     return f"{text} " if text[-1] in ".!?" else f"{text}. "
 
 
-def _open(path: str | os.PathLike, kind: str) -> Image.Image:
+def open_image(path: str | os.PathLike, kind: str) -> Image.Image:
+    """Opens and decodes an image file.
+
+    Args:
+        kind: what to call it in an error.
+
+    Raises:
+        InputError: it is missing, damaged, too large or no image.
+    """
     try:
         image = Image.open(path)
         image.load()
@@ -253,10 +284,18 @@ def _open(path: str | os.PathLike, kind: str) -> Image.Image:
         raise InputError(f"There is no {kind} {path}; check the path.") from None
     except Image.DecompressionBombError as error:
         raise InputError(f"The {kind} {path} is too large ({error}); scale it down first.") from error
-    except (OSError, ValueError, SyntaxError) as error:
+    except DECODING_ERRORS as error:
         raise InputError(
             f"The {kind} {path} cannot be read: it is damaged, cut short, or no image; give a whole JPEG or PNG."
         ) from error
+
+
+def _image_of(source: Image.Image | str | os.PathLike, kind: str) -> Image.Image:
+    if isinstance(source, Image.Image):
+        return source
+    if isinstance(source, (str, os.PathLike)):
+        return open_image(source, kind)
+    raise InputError(f"A {kind} is of type {type(source).__name__}; give a path, a PIL image or a NumPy array.")
 
 
 def _image_of_array(array: np.ndarray) -> Image.Image:
@@ -264,9 +303,29 @@ def _image_of_array(array: np.ndarray) -> Image.Image:
         raise InputError(
             f"A photo array has shape {array.shape}; give (height, width) or (height, width, 3), uint8 or in [0, 1]."
         )
-    if np.issubdtype(array.dtype, np.floating):
-        array = (np.clip(array, 0, 1) * 255).round()
-    return Image.fromarray(array.astype(np.uint8).squeeze(-1) if array.shape[2:] == (1,) else array.astype(np.uint8))
+    if array.dtype == bool or (array.dtype.kind == "f" and array.min() >= 0 and array.max() <= 1):
+        array = (array * 255.0).round().astype(np.uint8)
+    if array.dtype != np.uint8:
+        values = f" from {array.min():g} to {array.max():g}" if array.dtype.kind in "iuf" else ""
+        raise InputError(f"A photo array is {array.dtype}{values}; give uint8, bool, or float from 0 to 1.")
+    return Image.fromarray(array.squeeze(-1) if array.shape[2:] == (1,) else array)
+
+
+def _foreground(values: np.ndarray) -> np.ndarray:
+    """`load_mask`'s rule for values (height, width) or (height, width, channels)."""
+    if values.ndim not in (2, 3) or values.dtype.kind not in "biuf":
+        raise InputError(
+            f"A mask array has shape {values.shape} and is {values.dtype}; give numbers (height, width) or "
+            "(height, width, channels)."
+        )
+    if values.ndim == 2:
+        return values > 0
+    if values.shape[2] in (2, 4):
+        colours, alpha = values[..., :-1], values[..., -1]
+        opaque = 255 if values.dtype.kind in "iu" else 1
+        # An opaque image with an alpha channel is drawn in its colours.
+        values = alpha[..., None] if (alpha < opaque).any() else colours
+    return (values > 0).any(axis=-1)
 
 
 def _name(source: Photo) -> str:

@@ -138,7 +138,7 @@ class SemanticEncoder(nn.Module):
 
     def project(self, state: Tensor) -> Tensor:
         """(batch, width) at `<SEM_prompt>` to the semantic prompt (batch, prompt_dim)."""
-        return self.to_prompt(state)
+        return self.to_prompt(state.to(self.to_prompt[0].weight.dtype))
 
     def forward(self, tokens: Tensor | None, question: Question) -> tuple[Tensor, Tensor]:
         """`read`, then `project`: the semantic prompt and the text loss."""

@@ -134,10 +134,10 @@ EXAMPLES = (
         backdrops=(BEACH, SNOW),
         support=Placed("animals/birds/magellanic_penguin", 270, 0.47, 0.93),
         query=(
-            Placed("animals/birds/seagull", 66, 0.22, 0.31, shadow=False),
-            Placed("animals/mammals/aquatic/sea_lion", 140, 0.26, 0.84),
+            Placed("vehicles/flight/balloon360", 110, 0.2, 0.4, shadow=False),
+            Placed("vehicles/auto/truck", 64, 0.2, 0.86),
             Placed("animals/birds/penguin", 206, 0.57, 0.88),
-            Placed("animals/birds/gander", 132, 0.84, 0.83, flip=True),
+            Placed("food/fruit/orange_seville", 84, 0.84, 0.83),
         ),
     ),
     Example(
@@ -147,7 +147,7 @@ EXAMPLES = (
         backdrops=(PALE_ROOM, GREEN_ROOM),
         support=Placed("hobbies/music/string/guitar_classical", 318, 0.5, 0.95),
         query=(
-            Placed("hobbies/music/string/cello", 288, 0.15, 0.93),
+            Placed("animals/mammals/bears/toys/edward_bear", 150, 0.17, 0.93),
             Placed("hobbies/music/percussion/drumkit", 190, 0.48, 0.9),
             Placed("hobbies/music/string/guitar2", 284, 0.8, 0.93),
         ),
@@ -159,8 +159,8 @@ EXAMPLES = (
         backdrops=(YARD, MEADOW),
         support=Placed("animals/mammals/pig", 190, 0.5, 0.82),
         query=(
-            Placed("animals/mammals/bovines/goat", 132, 0.13, 0.66),
-            Placed("animals/mammals/bovines/sheep", 118, 0.8, 0.64, flip=True),
+            Placed("vehicles/wheel_tractor", 120, 0.15, 0.62),
+            Placed("food/fruit/cherimoya", 76, 0.8, 0.64),
             Placed("animals/mammals/pig_golden2", 118, 0.42, 0.9),
             Placed("animals/birds/rooster", 92, 0.86, 0.94),
         ),

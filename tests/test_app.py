@@ -121,6 +121,12 @@ def test_large_query_photos_are_scaled_down_for_the_page(app, model, tmp_path):
     assert shown.size == (1280, 640)
 
 
+def test_deep_gray_photos_keep_their_brightness(app, tmp_path):
+    path = tmp_path / "deep.png"
+    Image.fromarray(np.full((6, 8), 128 * 257, np.uint16)).save(path)
+    assert app.read_photo(str(path), "query photo").getpixel((0, 0)) == (128, 128, 128)
+
+
 def test_unusable_photos_are_refused_with_a_sentence(app, tmp_path, monkeypatch):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no image")

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
+from safetensors.torch import load_file, save_file
 from transformers import Dinov2Config, Dinov2Model
 
 from dsvlfs import BaseNotAvailableError, bases
-from dsvlfs.bases import PinnedBase, resolve_base
+from dsvlfs.bases import PinnedBase, load_base, resolve_base
 
 
 def _convert(weights: Path, folder: Path) -> None:
@@ -66,8 +67,20 @@ def test_a_local_folder_comes_first(cache, monkeypatch):
 
 def test_the_hub_cache_comes_before_the_wheel(cache, wheel, monkeypatch):
     monkeypatch.setitem(bases.PINNED_BASES, "pinned", _pin(wheel))
+    snapshot = cache / "snapshot"
+    snapshot.mkdir()
+    (snapshot / "config.json").write_text("{}")
+    (snapshot / "model.safetensors").touch()
+    monkeypatch.setattr(bases, "snapshot_download", lambda name, **_: str(snapshot))
+    assert resolve_base("pinned") == snapshot
+
+
+def test_a_part_of_a_hub_snapshot_is_no_base(cache, wheel, monkeypatch):
+    monkeypatch.setitem(bases.PINNED_BASES, "pinned", _pin(wheel))
+    (cache / "snapshot").mkdir()
+    (cache / "snapshot" / "tokenizer.json").write_text("{}")
     monkeypatch.setattr(bases, "snapshot_download", lambda name, **_: str(cache / "snapshot"))
-    assert resolve_base("pinned") == cache / "snapshot"
+    assert resolve_base("pinned") == cache / "bases" / "pinned"
 
 
 def test_a_wheel_is_converted_once(cache, wheel, monkeypatch):
@@ -102,7 +115,9 @@ def test_a_killed_conversion_leaves_nothing_half_made(cache, wheel, monkeypatch)
     monkeypatch.setitem(bases.PINNED_BASES, "pinned", _pin(wheel, _convert_slowly))
     process = multiprocessing.get_context("fork").Process(target=resolve_base, args=("pinned",))
     process.start()
+    deadline = time.monotonic() + 60
     while not (cache / "bases" / "converting").exists():
+        assert time.monotonic() < deadline, "the conversion did not start"
         time.sleep(0.02)
     process.kill()
     process.join()
@@ -111,6 +126,19 @@ def test_a_killed_conversion_leaves_nothing_half_made(cache, wheel, monkeypatch)
     folder = resolve_base("pinned")
     assert (folder / "config.json").exists()
     assert not list(folder.parent.glob(".pinned.part-*"))
+
+
+def test_a_damaged_base_is_named(tmp_path):
+    config = Dinov2Config(hidden_size=12, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14)
+    Dinov2Model(config).save_pretrained(tmp_path)
+    assert isinstance(load_base(Dinov2Model, str(tmp_path)), Dinov2Model)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(BaseNotAvailableError, match="damaged"):
+        load_base(Dinov2Model, str(tmp_path))
+    save_file({"layernorm.weight": torch.ones(12)}, weights, metadata={"format": "pt"})
+    with pytest.raises(BaseNotAvailableError, match="lacks"):
+        load_base(Dinov2Model, str(tmp_path))
 
 
 def test_weights_that_do_not_fit_are_refused(tmp_path):
@@ -123,8 +151,6 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
 
 @pytest.mark.parametrize("name", list(bases.PINNED_BASES))
 def test_the_real_bases_are_here_and_finite(name):
-    from safetensors.torch import load_file
-
     tensors = load_file(resolve_base(name) / "model.safetensors")
     assert tensors
     assert all(torch.isfinite(tensor.float()).all() for tensor in tensors.values())

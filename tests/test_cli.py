@@ -101,6 +101,15 @@ def test_an_unreadable_query_does_not_stop_the_others(tmp_path, capsys):
     assert sorted(file.name for file in (tmp_path / "out").glob("*_mask.png")) == ["a_mask.png", "c_mask.png"]
     (complaint,) = (line for line in capsys.readouterr().err.splitlines() if "dsvlfs: " in line)
     assert "b.png" in complaint
+    assert run("segment", "--class-name", "fox", "--query", queries[1], "--out", tmp_path / "out") == 2
+    assert "b.png" in only_sentence(capsys)
+
+
+def test_a_query_given_by_two_paths_counts_once(tmp_path, monkeypatch, calls):
+    monkeypatch.chdir(tmp_path)
+    query = draw(tmp_path / "fox.png")
+    assert run("segment", "--class-name", "fox", "--query", query, "fox.png", tmp_path, "--out", "out") == 0
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize("other", ["fox.png", "Fox.png", "fox.jpg"])
@@ -212,6 +221,7 @@ def test_wrong_inputs_of_evaluate_give_one_sentence(episodes, tmp_path, capsys):
         (["--episodes", tmp_path / "absent.jsonl"], "absent.jsonl"),
         (["--root", episodes / "images"], "metadata.jsonl"),
         (["--out", tmp_path], "is a folder"),
+        (["--method", "prototype", "--mode", "semantic", "--root", "absent"], "prototype has no semantic mode"),
         (["--model", "absent"], "checkpoint"),
     ]
     for arguments, message in cases:

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from dsvlfs.data.episodes import load_episodes
+from dsvlfs.data.photos import load_coco, load_cutouts, load_label_maps, load_photo_folder
 from dsvlfs.data.scenes import compose_mosaic
 from dsvlfs.errors import InputError
 
@@ -122,6 +123,9 @@ def test_limit_takes_the_first_episodes(folder):
         ({"class_name": "canine", "query": "fox"}, "Line 1 .* needs class_name, query, support"),
         ({"class_name": "canine", "query": "fox", "support": []}, "Line 1"),
         (["fox", "wolf"], "Line 1"),
+        ({"class_name": "canine", "query": "fox", "support": "wolf"}, "Line 1 .* list of one or more"),
+        ({"class_name": "canine", "query": ["fox"], "support": ["wolf"]}, "Line 1 .* whole number"),
+        ({"class_name": None, "query": "fox", "support": ["wolf"]}, "Line 1 .* must be text"),
         ({"class_name": "canine", "query": "fox", "support": ["lynx"]}, "no photo 'lynx'"),
         (
             {"class_name": "c", "query": "fox", "support": ["wolf"], "position": 4, "distractors": ["cup"] * 3},
@@ -172,6 +176,45 @@ def test_a_truncated_photo_is_named(folder):
     line = {"class_name": "canine", "query": "fox", "support": ["wolf"]}
     with pytest.raises(InputError, match=r"fox\.png"):
         load_episodes(folder, write_lines(folder / "episodes.jsonl", line), None)[0]
+
+
+@pytest.mark.parametrize("part", ["images", "annotations", "categories"])
+def test_incomplete_coco_annotations_are_named(coco, part):
+    file = coco / "annotations" / "instances_train2017.json"
+    content = json.loads(file.read_text())
+    episodes = write_lines(
+        coco / "episodes.jsonl", {"class_name": "dice", "category_id": 7, "query": 1, "support": [2]}
+    )
+    for wrong, message in (({}, f"lacks the field '{part}'"), ({part: [{}]}, f"Entry 1 of '{part}'.* lacks the field")):
+        file.write_text(json.dumps({key: value for key, value in content.items() if key != part} | wrong))
+        with pytest.raises(InputError, match=message):
+            load_coco(coco, "train2017")
+        with pytest.raises(InputError, match=message):
+            load_episodes(coco, episodes)
+
+
+def test_what_a_folder_of_photos_lacks_is_named(tmp_path):
+    write_lines(tmp_path / "metadata.jsonl", {"image": "absent.png", "name": "fox", "category": "animal"})
+    (tmp_path / "classes.json").write_text('{"0": "road"}')
+    with pytest.raises(InputError, match=r"Line 1 of .*metadata\.jsonl lacks the field 'mask'"):
+        load_photo_folder(tmp_path)
+    with pytest.raises(InputError, match=r"no cut-out .*absent\.png"):
+        load_cutouts(tmp_path)
+    with pytest.raises(InputError, match="no folder images"):
+        load_label_maps(tmp_path)
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "images" / "a.png")
+    with pytest.raises(InputError, match=r"no label map .*a\.png"):
+        load_label_maps(tmp_path)
+
+
+def test_a_cutout_named_by_a_sentence_takes_its_kind(tmp_path):
+    Image.new("RGBA", (4, 4), "red").save(tmp_path / "a.png")
+    names = ("An owl (a bird)", "Remember to flush the toilet, please", "Stop!")
+    write_lines(
+        tmp_path / "metadata.jsonl", *({"image": "a.png", "name": name, "category": "things/sign"} for name in names)
+    )
+    assert load_cutouts(tmp_path)["class_name"] == ["owl", "sign", "sign"]
 
 
 def test_compose_mosaic_lays_tiles_out_row_by_row():

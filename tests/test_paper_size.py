@@ -47,8 +47,8 @@ def test_trained_parameters(paper):
     encoder = paper.semantic_encoder
     # LoRA: rank 8 on q_proj and v_proj (4096 x 4096) of 32 layers.
     assert _count(encoder, "lora_") == 32 * 2 * 8 * (4096 + 4096)
-    # Embeddings and LM head, 32064 rows of LLaVA-1.5's vocabulary and two added ones.
-    assert _count(encoder, "embed_tokens") == _count(encoder, "lm_head") == 32066 * 4096
+    # Embeddings and LM head: LLaVA-1.5's 32064 rows, of which 62 are spare; the added token takes one of them.
+    assert _count(encoder, "embed_tokens") == _count(encoder, "lm_head") == 32064 * 4096
     # Linear-ReLU-Linear to the prompt.
     assert _count(encoder.to_prompt) == 4096 * 4096 + 4096 + 4096 * 256 + 256
     assert _count(encoder, "multi_modal_projector") == _count(encoder, "vision_tower") == 0

@@ -33,6 +33,30 @@ def test_unreadable_photos_are_named(tmp_path):
         load_photo(np.zeros((4, 4, 7)))
 
 
+def test_photo_values_are_scaled_or_refused(tmp_path):
+    gray = np.full((3, 5), 128 * 257, np.uint16)
+    Image.fromarray(gray).save(tmp_path / "deep.png")
+    for source in (tmp_path / "deep.png", Image.fromarray(gray.astype(np.int32))):
+        assert load_photo(source).getpixel((0, 0)) == (128, 128, 128)
+    assert load_photo(np.ones((3, 5), bool)).getpixel((0, 0)) == (255, 255, 255)
+    with pytest.raises(InputError, match="float64 from 0 to 2;"):
+        load_photo(np.array([[0.0, 2.0]]))
+    with pytest.raises(InputError, match="uint16 from 32896 to 32896;"):
+        load_photo(gray)
+    for load in (load_photo, lambda source: load_mask(source, (5, 3))):
+        with pytest.raises(InputError, match="NoneType"):
+            load(None)
+
+
+def test_a_decoder_may_fail_in_any_way(tmp_path, monkeypatch):
+    def fail(_):
+        raise RuntimeError("Failed to decode")
+
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(InputError, match=r"a\.avif cannot be read"):
+        load_photo(tmp_path / "a.avif")
+
+
 def test_masks_are_what_is_not_zero(tmp_path):
     values = np.zeros((4, 6), np.uint8)
     values[1:3, 2:5] = 1
@@ -41,7 +65,16 @@ def test_masks_are_what_is_not_zero(tmp_path):
     transparent = np.zeros((4, 6, 4), np.uint8)
     transparent[..., 3] = values * 255
     opaque = np.stack([values * 255] * 3 + [np.full_like(values, 255)], axis=-1)
+    palette = Image.fromarray(1 - values, "P")  # index 0 is the object's
+    palette.putpalette([0, 0, 1, 0, 0, 0])
     for source in (
+        palette,
+        transparent,
+        opaque,
+        opaque[..., 2:],
+        opaque / 255,
+        Image.fromarray(np.stack([0 * values, 0 * values, values], axis=-1)),  # too dark a blue for convert("L")
+        Image.fromarray(values.astype(np.uint16)),
         tmp_path / "index.png",
         values,
         Image.fromarray(expected),
@@ -58,6 +91,8 @@ def test_unfit_masks_are_named():
         load_mask(np.ones((4, 5)), (6, 4))
     with pytest.raises(InputError, match="empty"):
         load_mask(np.zeros((4, 6)), (6, 4))
+    with pytest.raises(InputError, match=r"shape \(1, 1, 4, 6\)"):
+        load_mask(np.ones((1, 1, 4, 6)), (6, 4))
 
 
 def test_the_support_view_is_the_photo_around_its_mask(micro_model):
@@ -100,6 +135,21 @@ def test_the_answer_is_what_the_language_model_is_taught(micro_model):
         assert (question.input_ids[row] == processor.image_token_id).sum() == 4
     assert "round shape" in processor.tokenizer.decode(question.input_ids[0])
     assert question.attention_mask[1].sum() < question.attention_mask[0].sum()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (("the <image>", None), "class name holds '<image>'"),
+        (("square", "It is <SEM_prompt>."), "description holds '<SEM_prompt>'"),
+        ((None, None), "class name is of type NoneType"),
+        (("x" * 201, None), "class name has 201 characters; give at most 200"),
+        (("square", "x" * 2001), "description has 2,001 characters; give at most 2,000"),
+    ],
+)
+def test_what_cannot_stand_in_a_question_is_named(micro_model, name, message):
+    with pytest.raises(InputError, match=message):
+        micro_model.processor.question([name])
 
 
 def test_padding_of_a_batch_does_not_change_an_answer(micro_model, circle):

@@ -13,6 +13,7 @@ from drawn_packs import draw_packs
 from safetensors.torch import load_file
 
 import train
+from dsvlfs import InputError
 from dsvlfs.data.feature_cache import FeatureCache
 from dsvlfs.data.sampling import EpisodeDataset, collate
 from dsvlfs.data.scenes import SceneComposer
@@ -156,5 +157,27 @@ def test_the_learning_rate_rises_and_falls():
 
 def test_a_setting_that_there_is_not_is_named(tmp_path):
     (tmp_path / "wrong.yaml").write_text("stepz: 3")
-    with pytest.raises(ValueError, match="stepz"):
+    with pytest.raises(InputError, match="stepz"):
         load_config(tmp_path / "wrong.yaml")
+
+
+@pytest.mark.parametrize("setting", ["size: large", "steps: many", "warmup_steps: 0", "scenes: {mosaics: 3}", "[1, 2]"])
+def test_settings_that_cannot_be_are_named(tmp_path, setting):
+    (tmp_path / "wrong.yaml").write_text(setting)
+    with pytest.raises(InputError):
+        load_config(tmp_path / "wrong.yaml")
+
+
+def test_a_cache_of_other_settings_is_refused(cache, packs):
+    with pytest.raises(InputError, match="other settings"):
+        train.build_cache(TrainingConfig(), build_micro_model(), packs, cache)
+
+
+def test_a_run_is_neither_overwritten_nor_resumed_as_another(tmp_path):
+    train._open_run(tmp_path / "run", TrainingConfig(), resume=False)
+    with pytest.raises(InputError, match="holds a run already"):
+        train._open_run(tmp_path / "run", TrainingConfig(), resume=False)
+    with pytest.raises(InputError, match="other settings"):
+        train._open_run(tmp_path / "run", TrainingConfig(steps=7), resume=True)
+    with pytest.raises(InputError, match="no run"):
+        train._open_run(tmp_path / "none", TrainingConfig(), resume=True)

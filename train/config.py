@@ -5,6 +5,9 @@ from pathlib import Path
 
 import yaml
 
+from dsvlfs.data.scenes import SceneComposer
+from dsvlfs.errors import InputError
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -50,15 +53,30 @@ class TrainingConfig:
     checkpoint_every: int = 250
     log_every: int = 25
 
+    def __post_init__(self) -> None:
+        """Raises InputError where a setting cannot be."""
+        if self.size not in ("tiny", "paper"):
+            raise InputError(f"There is no size '{self.size}'; choose tiny or paper.")
+        for name in ("steps", "batch_size", "warmup_steps", "checkpoint_every", "log_every"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise InputError(f"The setting {name} is {getattr(self, name)!r}; give a whole number from 1.")
+        for name in ("scenes", "kind_weights"):
+            if unknown := getattr(self, name).keys() - set(SceneComposer.kinds):
+                raise InputError(f"{name} names {unknown.pop()!r}; the kinds are {', '.join(SceneComposer.kinds)}.")
+
 
 def load_config(file: Path) -> TrainingConfig:
     """Reads a YAML file.
 
     Raises:
-        ValueError: it names a setting that there is not.
+        InputError: it cannot be read, or a setting cannot be.
     """
-    settings = yaml.safe_load(file.read_text()) or {}
-    unknown = sorted(settings.keys() - {entry.name for entry in fields(TrainingConfig)})
-    if unknown:
-        raise ValueError(f"{file} names settings that there are not: {', '.join(unknown)}.")
+    try:
+        settings = yaml.safe_load(file.read_text()) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"The settings {file} cannot be read ({error}); give a YAML file.") from error
+    if not isinstance(settings, dict):
+        raise InputError(f"The settings {file} are no mapping; write one 'name: value' a line.")
+    if unknown := sorted(settings.keys() - {entry.name for entry in fields(TrainingConfig)}):
+        raise InputError(f"{file} names settings that there are not: {', '.join(unknown)}.")
     return TrainingConfig(**settings)

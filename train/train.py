@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import shutil
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -23,9 +24,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
+from dsvlfs.bases import BaseNotAvailableError
 from dsvlfs.configuration import DSVLFSConfig
 from dsvlfs.data.feature_cache import FeatureCache
 from dsvlfs.data.sampling import EpisodeDataset, TrainingBatch, collate
+from dsvlfs.errors import InputError
 from dsvlfs.modeling import DSVLFSModel, TrainingOutput
 
 
@@ -71,13 +74,15 @@ def save_state(folder: Path, model: DSVLFSModel, optimizer: torch.optim.Optimize
 
 
 def load_state(folder: Path, model: DSVLFSModel, optimizer: torch.optim.Optimizer) -> int:
-    """Reads what `save_state` wrote; returns the number of steps done.
+    """Reads what `save_state` wrote; returns the number of steps done, 0 where it wrote nothing yet.
 
     Raises:
-        InputError: the folder's model is missing or damaged.
+        InputError: the folder's model is damaged.
     """
-    if not folder.exists():  # killed between two renames
+    if not folder.exists():  # killed between two renames, or before the first
         folder = folder.with_name(folder.name + ".old")
+        if not folder.exists():
+            return 0
     model.load_trained(folder / "model.safetensors")
     state = torch.load(folder / "training.pt", weights_only=True)
     optimizer.load_state_dict(state["optimizer"])
@@ -109,6 +114,10 @@ def main() -> None:
     arguments = parser.parse_args()
     config = load_config(arguments.config)
     accelerator = Accelerator(log_with="tensorboard", project_dir=arguments.out, cpu=not torch.cuda.is_available())
+    if accelerator.num_processes > 1 or accelerator.mixed_precision != "no":
+        raise InputError("Training runs in one process and full precision so far; launch it with --num_processes 1.")
+    last = arguments.out / "last"
+    _open_run(arguments.out, config, resume=arguments.resume)
     accelerator.init_trackers("curves")
     set_seed(config.seed)
     model = DSVLFSModel(getattr(DSVLFSConfig, config.size)())
@@ -122,7 +131,6 @@ def main() -> None:
         betas=config.betas,
         weight_decay=0.0,
     )
-    last = arguments.out / "last"
     done = load_state(last, model, optimizer) if arguments.resume else 0
     scheduler = LambdaLR(optimizer, lambda step: learning_rate_factor(done + step, config))
     episodes = EpisodeDataset(
@@ -165,7 +173,24 @@ def main() -> None:
                 save_state(last, model, optimizer, step)
     accelerator.end_training()
     model.save_pretrained(arguments.out / "final", dtype=torch.float16)
-    (arguments.out / "training.json").write_text(json.dumps(asdict(config), indent=2) + "\n")
+
+
+def _open_run(out: Path, config: TrainingConfig, *, resume: bool) -> None:
+    """Writes the run's settings; or, to resume, checks them.
+
+    Raises:
+        InputError: there is a run already, or none to resume, or one with other settings.
+    """
+    settings, text = out / "training.json", json.dumps(asdict(config), indent=2) + "\n"
+    if not resume:
+        if settings.exists():
+            raise InputError(f"{out} holds a run already; go on with --resume, or give another --out.")
+        out.mkdir(parents=True, exist_ok=True)
+        settings.write_text(text)
+    elif not settings.exists():
+        raise InputError(f"{out} holds no run; start one without --resume.")
+    elif settings.read_text() != text:
+        raise InputError(f"The run in {out} was started with other settings; resume it with its own.")
 
 
 def training_step(model: DSVLFSModel, batch: TrainingBatch, text_states: TextStates | None) -> TrainingOutput:
@@ -199,4 +224,7 @@ def _figures(output: TrainingOutput, batch: TrainingBatch) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (InputError, BaseNotAvailableError) as error:
+        sys.exit(f"train.py: {error}")

@@ -19,7 +19,7 @@ from PIL import Image
 
 from ..errors import InputError
 from ..processing import load_mask, load_photo
-from .photos import read_json, read_json_lines, union_mask
+from .photos import read_coco, read_json_lines, union_mask
 from .scenes import compose_mosaic
 
 Example = tuple[Image.Image, np.ndarray]
@@ -108,9 +108,10 @@ class _PhotoFolder:
     def __init__(self, root: Path, photo_ids: set[str]) -> None:
         file = root / "metadata.jsonl"
         self._files = {
-            Path(entry["image"]).stem: (root / entry["image"], root / entry["mask"]) for entry in read_json_lines(file)
+            Path(entry["image"]).stem: (root / entry["image"], root / entry["mask"])
+            for entry in read_json_lines(file, ("image", "mask"))
         }
-        if missing := sorted(photo_ids - self._files.keys()):
+        if missing := sorted(photo_ids - self._files.keys(), key=str):
             raise InputError(
                 f"{file} has no photo '{missing[0]}' ({len(missing)} of the episodes' photos are missing); give the "
                 "root that the episodes were made for."
@@ -127,7 +128,7 @@ class _CocoPhotos:
 
     def __init__(self, root: Path, photo_ids: set[int]) -> None:
         for file in sorted((root / "annotations").glob("instances_*.json")):
-            annotations = read_json(file)
+            annotations = read_coco(file)
             self._photos = {entry["id"]: entry for entry in annotations["images"]}
             if photo_ids <= self._photos.keys():
                 break
@@ -157,17 +158,37 @@ def _photo_ids(entry: dict[str, Any]) -> list:
     return [entry["query"], *entry["support"], *entry.get("distractors", ())]
 
 
-def _check_entries(entries: list, file: Path) -> None:
-    """Every line has the first one's kind and all of its fields."""
+def _is_id(value: object) -> bool:
+    return isinstance(value, (str, int)) and not isinstance(value, bool)
+
+
+def _are_ids(values: object) -> bool:
+    return isinstance(values, list) and all(map(_is_id, values))
+
+
+def _check_entries(entries: list[dict[str, Any]], file: Path) -> None:
+    """Every line has the first one's kind and all of its fields, of the right types."""
     fields = {"class_name", "query", "support"}
-    if isinstance(entries[0], dict):
-        for kind in ({"category_id"}, {"position", "distractors"}):
-            fields |= kind if kind & entries[0].keys() else set()
+    for kind in ({"category_id"}, {"position", "distractors"}):
+        fields |= kind if kind & entries[0].keys() else set()
+    tiles = MOSAIC_LAYOUT[0] * MOSAIC_LAYOUT[1]
     for number, entry in enumerate(entries, 1):
-        if not isinstance(entry, dict) or not fields <= entry.keys() or not entry["support"]:
+        if not fields <= entry.keys():
             raise InputError(f"Line {number} of {file} is no episode: it needs {', '.join(sorted(fields))}.")
-        tiles = MOSAIC_LAYOUT[0] * MOSAIC_LAYOUT[1]
-        if "position" in fields and (len(entry["distractors"]) != tiles - 1 or entry["position"] not in range(tiles)):
+        if not isinstance(entry["class_name"], str) or not all(
+            _is_id(entry[field]) for field in fields & {"query", "category_id"}
+        ):
+            raise InputError(
+                f"Line {number} of {file} is no episode: class_name must be text, and an id text or a whole number."
+            )
+        if not entry["support"] or not _are_ids(entry["support"]):
+            raise InputError(f"Line {number} of {file} is no episode: support must be a list of one or more photo ids.")
+        if "position" in fields and (
+            not _are_ids(entry["distractors"])
+            or len(entry["distractors"]) != tiles - 1
+            or type(entry["position"]) is not int
+            or entry["position"] not in range(tiles)
+        ):
             raise InputError(
                 f"Line {number} of {file} is no mosaic: it needs {tiles - 1} distractors and a position from 0 to "
                 f"{tiles - 1}."

@@ -1,8 +1,8 @@
 """Frozen features on disk: the bases run once a view, the trained parts learn from what they gave.
 
-A cache folder holds `queries/N.safetensors` (features in half precision and object masks of scene N),
-`supports/N.safetensors` and, beside each, `N.json` with names. A view is written whole or not at all, so a build that
-was stopped goes on where it was.
+A cache folder holds `queries/KIND-N.safetensors` (features in half precision and object masks of the N-th scene of a
+kind), `supports/POOL-N.safetensors`, beside each a `.json` with names, and `settings.json`. A view is written whole or
+not at all, so a build that was stopped goes on where it was.
 """
 
 import json
@@ -14,11 +14,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import PartialState
-from PIL import Image, ImageOps
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from ..errors import InputError
 from ..modeling import DSVLFSModel
 from .scenes import Scene, SceneComposer
 
@@ -45,7 +46,6 @@ class FeatureCache:
         scenes: dict[str, int],
         scene_photos: int,
         seed: int,
-        progress: bool = True,
     ) -> None:
         """Computes what is missing, divided between Accelerate's processes.
 
@@ -55,8 +55,11 @@ class FeatureCache:
             scenes: number of scenes of each kind.
             scene_photos: how many of the composer's scene rows become supports, evenly taken.
             seed: of scenes and support views.
-            progress: draw a bar.
+
+        Raises:
+            InputError: the folder holds features that were computed with other settings.
         """
+        self._claim({"scenes": scenes, "scene_photos": scene_photos, "seed": seed, "model": model.config.to_dict()})
         jobs = [
             *self._support_jobs(model, composer, scene_photos, seed),
             *self._query_jobs(model, composer, scenes, seed),
@@ -66,10 +69,18 @@ class FeatureCache:
         missing = [(stem, make) for stem, make in jobs if not stem.with_suffix(".json").exists()]
         state = PartialState(cpu=not torch.cuda.is_available())
         with state.split_between_processes(missing) as own:
-            bar = tqdm(own, disable=not (progress and state.is_main_process), desc="frozen features", unit="view")
+            bar = tqdm(own, disable=not state.is_main_process, desc="frozen features", unit="view")
             for stem, make in bar:
                 _write(stem, *make())
         state.wait_for_everyone()
+
+    def _claim(self, settings: dict) -> None:
+        """Writes what the cache is of, or checks it."""
+        file = self.folder / "settings.json"
+        text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
+        if file.exists() and file.read_text() != text:
+            raise InputError(f"The feature cache {self.folder} was built with other settings; give another folder.")
+        file.write_text(text)
 
     def _query_jobs(
         self, model: DSVLFSModel, composer: SceneComposer, scenes: dict[str, int], seed: int
@@ -85,16 +96,15 @@ class FeatureCache:
     ) -> Iterator[tuple[Path, Callable]]:
         step = max(1, len(composer.scenes) // max(1, scene_photos))
         pools = {
-            "single": (composer.singles, range(len(composer.singles)), 1),
-            "photo": (composer.scenes, range(0, len(composer.scenes), step), 1),
-            "cutout": (composer.cutouts, range(len(composer.cutouts)), 1),
+            "single": (composer.singles, range(len(composer.singles))),
+            "photo": (composer.scenes, range(0, len(composer.scenes), step)),
+            "cutout": (composer.cutouts, range(len(composer.cutouts))),
         }
-        for pool, (rows, indices, variants) in pools.items():
+        for pool, (rows, indices) in pools.items():
             for index in indices:
-                for variant in range(variants):
-                    stem = self.folder / "supports" / f"{pool}-{index:05d}-{variant}"
-                    rng = np.random.default_rng((seed, index, variant))
-                    yield stem, lambda rows=rows, i=index, v=variant, r=rng: _support(model, composer, rows[i], v, r)
+                stem = self.folder / "supports" / f"{pool}-{index:05d}"
+                rng = np.random.default_rng((seed, index))
+                yield stem, lambda rows=rows, i=index, r=rng: _support(model, composer, rows[i], r)
 
     def names(self, part: str) -> dict[str, dict]:
         """Names of the finished views of `part` ("queries" or "supports"), by stem."""
@@ -120,7 +130,7 @@ def _query(model: DSVLFSModel, scene: Scene) -> tuple[dict[str, Tensor], dict]:
 
 
 def _support(
-    model: DSVLFSModel, composer: SceneComposer, row: dict, variant: int, rng: np.random.Generator
+    model: DSVLFSModel, composer: SceneComposer, row: dict, rng: np.random.Generator
 ) -> tuple[dict[str, Tensor], dict]:
     image, mask = row["image"], np.array(row["mask"]) > 0
     if image.mode == "RGBA":
@@ -130,8 +140,6 @@ def _support(
         mask = np.pad(mask, [(corner[1], image.height - corner[1]), (corner[0], image.width - corner[0])])
         image = ground
     image = image.convert("RGB")
-    if variant:
-        image, mask = ImageOps.mirror(image), mask[:, ::-1]
     view, square = model.processor.support_view(image, mask)
     layers, grid_mask = model.support_features(model.frozen_features(view), square)
     tensors = {f"layer.{i}": layer[0].half() for i, layer in enumerate(layers)}

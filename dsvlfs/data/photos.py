@@ -7,6 +7,7 @@ a class may also be a WordNet node: 'dog' is every row with 'dog' among its name
 import io
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image as PILImage
 from pycocotools import mask as coco_mask
 
 from ..errors import InputError
+from ..processing import open_image
 
 FEATURES = Features(
     {
@@ -36,7 +38,7 @@ def load_photo_folder(folder: Path) -> Dataset:
         InputError: the folder is not laid out so.
     """
     rows = []
-    for entry in read_json_lines(folder / "metadata.jsonl"):
+    for entry in read_json_lines(folder / "metadata.jsonl", ("image", "mask", "name")):
         names = [entry["name"], *entry.get("synonyms", []), *entry.get("hypernyms", [])]
         rows.append(
             {
@@ -56,10 +58,10 @@ def load_coco(root: Path, split: str) -> Dataset:
     category; its mask is the union of that category's instances, crowds included.
 
     Raises:
-        InputError: the annotations are not there.
+        InputError: the annotations are not there or lack something.
     """
     file = root / "annotations" / f"instances_{split}.json"
-    annotations = read_json(file)
+    annotations = read_coco(file)
     categories = {entry["id"]: entry for entry in annotations["categories"]}
     instances = defaultdict(list)
     for entry in annotations["annotations"]:
@@ -67,6 +69,11 @@ def load_coco(root: Path, split: str) -> Dataset:
     photos = {entry["id"]: entry for entry in annotations["images"]}
     rows = []
     for (photo_id, category_id), segmentations in sorted(instances.items()):
+        if photo_id not in photos or category_id not in categories:
+            raise InputError(
+                f"{file} annotates photo {photo_id} with category {category_id} but does not list both; get the file "
+                "again."
+            )
         photo, category = photos[photo_id], categories[category_id]
         mask = union_mask(segmentations, photo["height"], photo["width"])
         rows.append(
@@ -92,12 +99,16 @@ def load_label_maps(root: Path) -> Dataset:
     Raises:
         InputError: the folder is not laid out so.
     """
-    names = {int(index): name for index, name in read_json(root / "classes.json").items()}
+    classes = read_json(root / "classes.json")
+    if not all(index.isdecimal() for index in classes):
+        raise InputError(f"{root / 'classes.json'} has a key that is no class index; give index to name.")
+    if not (root / "images").is_dir():
+        raise InputError(f"There is no folder images in {root}; give the folder that holds images and labels.")
     rows = []
     for file in sorted((root / "images").iterdir()):
-        labels = np.array(PILImage.open(root / "labels" / f"{file.stem}.png"))
-        for index, name in names.items():
-            mask = labels == index
+        labels = np.array(open_image(root / "labels" / f"{file.stem}.png", "label map"))
+        for index, name in classes.items():
+            mask = labels == int(index)
             if mask.mean() >= 0.01:
                 rows.append(
                     {
@@ -120,20 +131,23 @@ def load_cutouts(folder: Path) -> Dataset:
         InputError: the folder is not laid out so.
     """
     rows = []
-    for entry in read_json_lines(folder / "metadata.jsonl"):
-        with PILImage.open(folder / entry["image"]) as cutout:
-            alpha = np.array(cutout.convert("RGBA").getchannel("A"))
+    for entry in read_json_lines(folder / "metadata.jsonl", ("image", "name", "category")):
+        cutout = open_image(folder / entry["image"], "cut-out")
+        alpha = np.array(cutout.convert("RGBA").getchannel("A"))
+        kinds = entry["category"].split("/")
         # "An owl (a bird)" is called owl; its category names its kinds.
         name = entry["name"].split(" (")[0].split(",")[0].rstrip(".").lower()
         for article in ("a ", "an ", "the ", "some "):
             name = name.removeprefix(article)
+        if len(name.split()) > 4 or any(mark in name for mark in "!?:"):  # a sentence
+            name = kinds[-1]
         rows.append(
             {
                 "photo_id": Path(entry["image"]).stem,
                 "image": str(folder / entry["image"]),
                 "mask": _as_png(alpha > 127),
                 "class_name": name,
-                "class_names": list(dict.fromkeys([name, *reversed(entry["category"].split("/"))])),
+                "class_names": list(dict.fromkeys([name, *reversed(kinds)])),
                 "definition": "",
             }
         )
@@ -153,23 +167,51 @@ def union_mask(segmentations: list, height: int, width: int) -> np.ndarray:
     return coco_mask.decode(coco_mask.merge(encoded)).astype(bool)
 
 
-def read_json(file: Path) -> dict:
-    """Reads a JSON file, or says in one sentence that it is missing or damaged (InputError)."""
+def read_coco(file: Path) -> dict[str, list[dict]]:
+    """Reads COCO's `instances_*.json`, or says in one sentence what is wrong with it (InputError)."""
+    fields = {
+        "images": ("id", "file_name", "height", "width"),
+        "annotations": ("image_id", "category_id", "segmentation"),
+        "categories": ("id", "name"),
+    }
+    content = read_json(file, tuple(fields))
+    for part, entry_fields in fields.items():
+        if not isinstance(content[part], list):
+            raise InputError(f"'{part}' in {file} is not a list; get the file again.")
+        for number, entry in enumerate(content[part], 1):
+            _check_fields(entry, entry_fields, f"Entry {number} of '{part}' in {file}")
+    return content
+
+
+def read_json(file: Path, fields: Sequence[str] = ()) -> dict:
+    """Reads a JSON file that holds an object with these fields, or says in one sentence what is wrong (InputError)."""
     try:
-        return json.loads(_read_text(file))
+        content = json.loads(_read_text(file))
     except json.JSONDecodeError as error:
         raise InputError(f"{file} is not valid JSON ({error}); get the file again.") from None
+    _check_fields(content, fields, str(file))
+    return content
 
 
-def read_json_lines(file: Path) -> list[dict]:
-    """Reads a JSON-lines file, or says in one sentence that it is missing or damaged (InputError)."""
+def read_json_lines(file: Path, fields: Sequence[str] = ()) -> list[dict]:
+    """Reads a file of one JSON object a line, each with these fields, or says what is wrong (InputError)."""
     entries = []
     for number, line in enumerate(_read_text(file).splitlines(), 1):
         try:
-            entries.append(json.loads(line))
+            entry = json.loads(line)
         except json.JSONDecodeError:
             raise InputError(f"Line {number} of {file} is not valid JSON; mend or remove the line.") from None
+        _check_fields(entry, fields, f"Line {number} of {file}")
+        entries.append(entry)
     return entries
+
+
+def _check_fields(entry: object, fields: Sequence[str], where: str) -> None:
+    if not isinstance(entry, dict):
+        raise InputError(f"{where} is not a JSON object; give one ({{...}}).")
+    for field in fields:
+        if field not in entry:
+            raise InputError(f"{where} lacks the field '{field}'; add it.")
 
 
 def _read_text(file: Path) -> str:

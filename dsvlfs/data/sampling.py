@@ -9,10 +9,12 @@ from accelerate.utils import send_to_device
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..errors import InputError
 from .feature_cache import FeatureCache
 
 # A class of more supports than these is too wide to be one thing ('artifact').
 _WIDEST_CLASS = 40
+_TRIES = 1000
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class EpisodeDataset(Dataset):
     """Episode i depends on the seed and i alone, whoever asks for it and when.
 
     Args:
-        cache: finished, or as far as it is.
+        cache: finished, or as far as it is; InputError where it is empty.
         length: number of episodes.
         seed: of the episodes.
         kind_weights: how often a query is of each kind.
@@ -92,6 +94,8 @@ class EpisodeDataset(Dataset):
         for stem, entry in self._queries.items():
             self._queries_of_kind[entry["kind"]].append(stem)
         self._kinds = [kind for kind in kind_weights if self._queries_of_kind[kind]]
+        if not self._kinds:
+            raise InputError(f"The feature cache {cache.folder} holds no queries; build it first.")
         weights = np.array([kind_weights[kind] for kind in self._kinds])
         self._kind_probabilities = weights / weights.sum()
         # Supports are small and come back often: all stay in memory.
@@ -108,7 +112,7 @@ class EpisodeDataset(Dataset):
 
     def __getitem__(self, index: int) -> TrainingEpisode:
         rng = np.random.default_rng((self.seed, index))
-        while True:
+        for _ in range(_TRIES):
             kind = self._kinds[rng.choice(len(self._kinds), p=self._kind_probabilities)]
             stem = self._queries_of_kind[kind][rng.integers(len(self._queries_of_kind[kind]))]
             objects = self._queries[stem]["objects"]
@@ -119,13 +123,18 @@ class EpisodeDataset(Dataset):
             class_name, support = self._class_and_support(rng, chosen, {o["photo_id"] for o in objects}, use_visual)
             if class_name is not None:
                 break
+        else:
+            raise InputError(
+                f"No episode was found among {_TRIES} tries: no photo shares a class with a support of another photo; "
+                "add photos of the same classes."
+            )
         asked_name = class_name
         if use_semantic and use_visual and rng.random() < self.misnamed:
             asked_name = self._all_names[rng.integers(len(self._all_names))]
         described = (
             asked_name == class_name
             and chosen["definition"]
-            and class_name in chosen["names"][:2]
+            and class_name == chosen["names"][0]
             and rng.random() < self.description_share
         )
         loaded = self.cache.load("queries", stem)
