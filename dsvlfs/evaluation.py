@@ -24,12 +24,11 @@ class Segmenter(Protocol):
         """Segments a photo."""
 
 
-def evaluate(segmenter: Segmenter, episodes: Sequence[Episode], *, mode: str, progress: bool = True) -> dict[str, Any]:
+def evaluate(segmenter: Segmenter, episodes: Sequence[Episode], *, mode: str) -> dict[str, Any]:
     """Segments every episode's query.
 
     Args:
         mode: which prompts the segmenter uses: "both", "semantic" (no support is shown) or "visual".
-        progress: show a bar on standard error.
 
     Returns:
         `miou`, `fb_iou`, `iou` (by class) and `miou_interval_95` ([low, high], by bootstrap over episodes), in percent;
@@ -43,7 +42,7 @@ def evaluate(segmenter: Segmenter, episodes: Sequence[Episode], *, mode: str, pr
     supports: dict[tuple[str, ...], Any] = {}
     seconds = 0.0
     right_tiles: list[bool] = []
-    for episode in tqdm(episodes, unit="episode", disable=not progress):
+    for episode in tqdm(episodes, unit="episode"):
         support = None
         if mode != "semantic":
             if episode.support_ids not in supports:
