@@ -375,36 +375,24 @@ class DSVLFSModel(nn.Module):
             BaseNotAvailableError: one of its bases cannot be had.
         """
         folder = _checkpoint_folder(name_or_path, revision)
-        try:
-            settings, _ = DSVLFSConfig.get_config_dict(folder)
-            if settings.get("model_type") != DSVLFSConfig.model_type:
-                raise InputError(
-                    f"{folder} holds no DSV-LFS checkpoint (its model_type is {settings.get('model_type')}); give the "
-                    "folder that save_pretrained wrote."
-                )
-            config = DSVLFSConfig.from_dict(settings)
-        except (OSError, TypeError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"{folder / 'config.json'} is missing or damaged; get the checkpoint again.") from error
-        state = _read_checkpoint(folder / "model.safetensors")  # before the bases, which take longer
+        config = _read_config(folder)
+        file = folder / "model.safetensors"
+        state = _read_checkpoint(file)  # before the bases, which take longer
         model = cls(config)
-        model.load_trained(folder / "model.safetensors", state)
+        model._adopt(state, file)
         card = folder / "README.md"
         model.card = card.read_text(encoding="utf-8") if card.is_file() else None
         return model.eval()
 
-    def load_trained(self, file: Path, state: dict[str, Tensor] | None = None) -> None:
+    def load_trained(self, file: Path) -> None:
         """Loads the tensors of `trained_state_dict` from a safetensors file.
-
-        Args:
-            file: written by `save_pretrained`.
-            state: its tensors, where they have been read already.
 
         Raises:
             InputError: the file is missing, damaged, or of another configuration.
         """
-        state = _read_checkpoint(file) if state is None else state
+        self._adopt(_read_checkpoint(file), file)
+
+    def _adopt(self, state: dict[str, Tensor], file: Path) -> None:
         own = self.trained_state_dict()
         wrong = sorted(own.keys() ^ state.keys()) or sorted(n for n in own if own[n].shape != state[n].shape)
         if wrong:
@@ -413,6 +401,23 @@ class DSVLFSModel(nn.Module):
                 "both from the same place."
             )
         self.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in state.items()}, strict=False)
+
+
+def _read_config(folder: Path) -> DSVLFSConfig:
+    damaged = f"{folder / 'config.json'} is missing or damaged; get the checkpoint again."
+    try:
+        settings, _ = DSVLFSConfig.get_config_dict(folder)
+    except (OSError, TypeError, ValueError) as error:
+        raise InputError(damaged) from error
+    if settings.get("model_type") != DSVLFSConfig.model_type:
+        raise InputError(
+            f"{folder} holds no DSV-LFS checkpoint (its model_type is {settings.get('model_type')}); give the folder "
+            "that save_pretrained wrote."
+        )
+    try:
+        return DSVLFSConfig.from_dict(settings)
+    except (TypeError, ValueError) as error:
+        raise InputError(damaged) from error
 
 
 def _read_checkpoint(file: Path) -> dict[str, Tensor]:

@@ -59,7 +59,9 @@ class FeatureCache:
         Raises:
             InputError: the folder holds features that were computed with other settings.
         """
-        self._claim({"scenes": scenes, "scene_photos": scene_photos, "seed": seed, "model": model.config.to_dict()})
+        state = PartialState(cpu=not torch.cuda.is_available())
+        with state.main_process_first():  # the others find the settings written, never half of them
+            self._claim({"scenes": scenes, "scene_photos": scene_photos, "seed": seed, "model": model.config.to_dict()})
         jobs = [
             *self._support_jobs(model, composer, scene_photos, seed),
             *self._query_jobs(model, composer, scenes, seed),
@@ -67,7 +69,6 @@ class FeatureCache:
         # Every kind early: a build that is still going on can already be trained from.
         np.random.default_rng(seed).shuffle(jobs)
         missing = [(stem, make) for stem, make in jobs if not stem.with_suffix(".json").exists()]
-        state = PartialState(cpu=not torch.cuda.is_available())
         with state.split_between_processes(missing) as own:
             bar = tqdm(own, disable=not state.is_main_process, desc="frozen features", unit="view")
             for stem, make in bar:
@@ -78,9 +79,10 @@ class FeatureCache:
         """Writes what the cache is of, or checks it."""
         file = self.folder / "settings.json"
         text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
-        if file.exists() and file.read_text() != text:
+        if not file.exists():
+            file.write_text(text)
+        elif file.read_text() != text:
             raise InputError(f"The feature cache {self.folder} was built with other settings; give another folder.")
-        file.write_text(text)
 
     def _query_jobs(
         self, model: DSVLFSModel, composer: SceneComposer, scenes: dict[str, int], seed: int
