@@ -77,7 +77,7 @@ class SceneComposer:
     Args:
         singles: photos with one object each (`dsvlfs.data.photos.FEATURES`).
         scenes: photos with several objects: rows that share a `photo_id` are one photo.
-        cutouts: RGBA cut-outs.
+        cutouts: RGBA cut-outs; they are pasted onto photos, as the objects of `singles` are.
         side: of a composed scene, in pixels.
     """
 
@@ -135,9 +135,10 @@ class SceneComposer:
         cells = rng.permutation(4)[: rng.integers(2, 5)]
         objects: list[SceneObject] = []
         for cell in cells:
-            entry = self.cutouts[int(rng.integers(len(self.cutouts)))]
-            cutout = entry["image"].convert("RGBA")
-            longest = self.side * rng.uniform(0.22, 0.6)
+            pool = self.cutouts if rng.random() < 0.4 else self.singles
+            entry = pool[int(rng.integers(len(pool)))]
+            cutout = _cut_out(entry)
+            longest = self.side * rng.uniform(0.15, 0.6)
             scale = longest / max(cutout.size)
             cutout = cutout.resize([max(1, round(length * scale)) for length in cutout.size], Image.Resampling.BICUBIC)
             centre = (np.array(divmod(cell, 2)) + 0.5 + rng.uniform(-0.15, 0.15, 2)) * self.side / 2
@@ -158,6 +159,15 @@ class SceneComposer:
 
 def _decode(entry: dict) -> tuple[Image.Image, np.ndarray]:
     return entry["image"].convert("RGB"), np.array(entry["mask"]) > 0
+
+
+def _cut_out(entry: dict) -> Image.Image:
+    """The object alone, RGBA: of a photo, the box around its mask."""
+    if entry["image"].mode == "RGBA":
+        return entry["image"]
+    cutout, mask = entry["image"].convert("RGB"), entry["mask"].convert("L")
+    cutout.putalpha(mask)
+    return cutout.crop(mask.getbbox())
 
 
 def _object(entry: dict, mask: np.ndarray) -> SceneObject:
