@@ -36,12 +36,15 @@ class DSVLFSConfig(PreTrainedConfig):
         vlm_image_size, vlm_mean, vlm_std: as for the image encoder.
         train_vlm_projector: train LLaVA's projector (it is new where `vlm_base` is None).
         train_token_embeddings: "all" (paper: embeddings and LM head) or "added" (the new token's rows).
+        standardise_state: shift and scale the language model's state by constants before it is projected to the prompt.
         lora_rank, lora_alpha, lora_dropout: LoRA on the language model's q_proj and v_proj.
         prompt_template: question to the LLaVA, with {image}, {class_name} and {description}.
         answer_template: its teacher-forced answer; holds `<SEM_prompt>`.
         correlation_layers: layers whose cosines are the channels of the 4D correlation.
         embedding_layers: layers that a trained neck fuses to the decoder's image embedding; None takes the embedding of
             the image encoder's own neck (SAM).
+        grounding_layers: layers that the semantic prompt is compared with at every position, for a map that joins the
+            dense prompt; None gives the decoder the prompt alone, as the paper does.
         support_size: side of the square support view, in pixels.
         support_context: the support view is cropped to this many times the mask's bounding box; None keeps the photo.
         support_grid: side to which support features are pooled, in positions; None keeps their own.
@@ -76,6 +79,7 @@ class DSVLFSConfig(PreTrainedConfig):
         vlm_std: list[float] = [0.26862954, 0.26130258, 0.27577711],  # noqa: B006
         train_vlm_projector: bool = False,
         train_token_embeddings: str = "all",
+        standardise_state: bool = False,
         lora_rank: int = 8,
         lora_alpha: int = 16,
         lora_dropout: float = 0.05,
@@ -83,6 +87,7 @@ class DSVLFSConfig(PreTrainedConfig):
         answer_template: str = f" It is {SEMANTIC_TOKEN}.",
         correlation_layers: list[str] | None = None,
         embedding_layers: list[str] | None = None,
+        grounding_layers: list[str] | None = None,
         support_size: int = 1024,
         support_context: float | None = None,
         support_grid: int | None = None,
@@ -110,6 +115,7 @@ class DSVLFSConfig(PreTrainedConfig):
         self.vlm_mean, self.vlm_std = list(vlm_mean), list(vlm_std)
         self.train_vlm_projector = train_vlm_projector
         self.train_token_embeddings = train_token_embeddings
+        self.standardise_state = standardise_state
         self.lora_rank = lora_rank
         self.lora_alpha = lora_alpha
         self.lora_dropout = lora_dropout
@@ -117,6 +123,7 @@ class DSVLFSConfig(PreTrainedConfig):
         self.answer_template = answer_template
         self.correlation_layers = correlation_layers or [f"image.{n}" for n in range(1, 33)]
         self.embedding_layers = embedding_layers
+        self.grounding_layers = grounding_layers
         self.support_size = support_size
         self.support_context = support_context
         self.support_grid = support_grid
@@ -153,10 +160,12 @@ class DSVLFSConfig(PreTrainedConfig):
             vlm_std=[128 / 255] * 3,
             train_vlm_projector=True,
             train_token_embeddings="added",
+            standardise_state=True,
             # The class comes before the photo: what the language model makes of it does not depend on the photo.
             prompt_template="Class: {class_name}. {description}Photo: {image} Where is the {class_name}?",
             correlation_layers=["image.9", "image.10", "vision.4", "vision.5", "vision.6"],
             embedding_layers=["image.9", "image.12", "vision.5", "vision.6"],
+            grounding_layers=["vision.5", "vision.6"],
             support_size=336,
             support_context=1.6,
             support_grid=12,
@@ -170,7 +179,9 @@ class DSVLFSConfig(PreTrainedConfig):
     @property
     def frozen_layers(self) -> list[str]:
         """Every layer that some part reads, once each."""
-        return list(dict.fromkeys([*self.correlation_layers, *(self.embedding_layers or [])]))
+        return list(
+            dict.fromkeys([*self.correlation_layers, *(self.embedding_layers or []), *(self.grounding_layers or [])])
+        )
 
     def image_encoder_config(self) -> PreTrainedConfig:
         """The image encoder's architecture as transformers' config."""

@@ -16,7 +16,14 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModel, Dinov2Model, LlamaForCausalLM, LlavaForConditionalGeneration, SamModel
+from transformers import (
+    AutoModel,
+    Dinov2Model,
+    LlamaForCausalLM,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    SamModel,
+)
 from transformers.initialization import no_init_weights
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
@@ -24,6 +31,7 @@ from .bases import load_base
 from .configuration import DSVLFSConfig
 from .efficientnet_lite import EfficientNetLiteModel
 from .errors import InputError
+from .grounding import SemanticGrounding
 from .image_encoder import ImageEncoder
 from .losses import bce_loss, dice_loss
 from .mask_decoder import EmbeddingNeck, MaskDecoder
@@ -95,6 +103,7 @@ class DSVLFSModel(nn.Module):
             lora_dropout=config.lora_dropout,
             train_token_embeddings=config.train_token_embeddings,
             train_projector=config.train_vlm_projector,
+            standardise_state=config.standardise_state,
             prompt_dim=config.prompt_dim,
         )
         self.neck = None
@@ -102,6 +111,12 @@ class DSVLFSModel(nn.Module):
             self.neck = EmbeddingNeck(
                 inputs=sum(_layer_channels(config, name) for name in config.embedding_layers),
                 outputs=config.prompt_dim,
+            )
+        self.grounding = None
+        if config.grounding_layers:
+            self.grounding = SemanticGrounding(
+                channels=[_layer_channels(config, name) for name in config.grounding_layers],
+                prompt_dim=config.prompt_dim,
             )
         self.matcher = DenseMatcher(
             layers=len(config.correlation_layers),
@@ -156,6 +171,10 @@ class DSVLFSModel(nn.Module):
         """The visual prompt (batch, prompt_dim, size, size) of query features and one support each."""
         return self.matcher([features[name] for name in self.config.correlation_layers], layers, mask, size)
 
+    def ground(self, features: dict[str, Tensor], semantic: Tensor, size: int) -> Tensor:
+        """What semantic prompts (batch, prompt_dim) add to the dense prompt (batch, prompt_dim, size, size)."""
+        return self.grounding(semantic, [features[name] for name in self.config.grounding_layers], size)
+
     def forward(
         self,
         features: dict[str, Tensor],
@@ -166,17 +185,17 @@ class DSVLFSModel(nn.Module):
         *,
         use_semantic: Tensor,
         use_visual: Tensor,
-        semantic_state: Tensor | None = None,
+        semantic_prompt: Tensor | None = None,
     ) -> TrainingOutput:
         """A training step's losses, one support a query.
 
         Args:
             features: of the queries, from `frozen_features`.
             support_layers, support_mask: from `support_features`.
-            question: of the samples with `use_semantic`, in their order; None if `semantic_state` is given.
+            question: of the samples with `use_semantic`, in their order; None if `semantic_prompt` is given.
             target: (batch, height, width), in [0, 1], at the decoder's resolution.
             use_semantic, use_visual: bool (batch,), which prompt each sample is given.
-            semantic_state: hidden states at `<SEM_prompt>` of the samples with `use_semantic`, computed before.
+            semantic_prompt: of the samples with `use_semantic`, computed before.
 
         Returns:
             Logits and losses.
@@ -186,11 +205,9 @@ class DSVLFSModel(nn.Module):
         semantic = self.mask_decoder.no_semantic_prompt.expand(len(target), -1)
         text_loss = target.new_zeros(())
         if use_semantic.any():
-            if semantic_state is None:
-                semantic_state, text_loss = self.semantic_encoder.read(features["tokens"][use_semantic], question)
-            semantic = semantic.masked_scatter(
-                use_semantic[:, None], self.semantic_encoder.project(semantic_state).to(semantic.dtype)
-            )
+            if semantic_prompt is None:
+                semantic_prompt, text_loss = self.semantic_encoder(features["tokens"][use_semantic], question)
+            semantic = semantic.masked_scatter(use_semantic[:, None], semantic_prompt.to(semantic.dtype))
         visual = self.mask_decoder.no_visual_prompt[None, :, None, None].expand_as(embedding)
         if use_visual.any():
             matched = self.visual_prompt(
@@ -200,6 +217,10 @@ class DSVLFSModel(nn.Module):
                 embedding.shape[-1],
             )
             visual = visual.masked_scatter(use_visual[:, None, None, None], matched.to(visual.dtype))
+        if self.grounding is not None and use_semantic.any():
+            queries = {name: features[name][use_semantic] for name in config.grounding_layers}
+            grounded = self.ground(queries, semantic[use_semantic], embedding.shape[-1])
+            visual = visual.index_add(0, use_semantic.nonzero()[:, 0], grounded.to(visual.dtype))
         logits = self.mask_decoder(embedding, semantic, visual)
         bce, dice = bce_loss(logits, target).mean(), dice_loss(logits, target).mean()
         loss = config.text_loss_weight * text_loss + config.bce_loss_weight * bce + config.dice_loss_weight * dice
@@ -295,7 +316,11 @@ class DSVLFSModel(nn.Module):
             repeated = {name: features[name].expand(shots, -1, -1, -1) for name in self.config.correlation_layers}
             visual = self.visual_prompt(repeated, support.layers, support.masks, embedding.shape[-1])
             embedding = embedding.expand(shots, -1, -1, -1)
-            semantic = semantic if semantic is None else semantic.expand(shots, -1)
+        if semantic is not None and self.grounding is not None:
+            grounded = self.ground(features, semantic, embedding.shape[-1])
+            visual = grounded + (self.mask_decoder.no_visual_prompt[:, None, None] if visual is None else visual)
+        if semantic is not None:
+            semantic = semantic.expand(len(embedding), -1)
         return self.mask_decoder(embedding, semantic, visual)
 
     def _vote(self, probabilities: np.ndarray, threshold: float) -> Segmentation:
@@ -486,9 +511,21 @@ def _load_llava(config: DSVLFSConfig, processor: DSVLFSProcessor | None) -> tupl
         llava = LlavaForConditionalGeneration(llava_config)
     llava.model.vision_tower = load_base(EfficientNetLiteModel, config.vision_base, config=llava_config.vision_config)
     llava.model.language_model = language.model
-    llava.model.multi_modal_projector = LlavaMultiModalProjector(llava_config)
+    llava.model.multi_modal_projector = _silent_projector(llava_config, language, processor)
     llava.lm_head = language.lm_head
     return llava, processor.semantic_token_id
+
+
+def _silent_projector(
+    config: LlavaConfig, language: LlamaForCausalLM, processor: DSVLFSProcessor
+) -> LlavaMultiModalProjector:
+    """A new projector that says "photo" for every token until it has learned: the answer starts free of noise."""
+    projector = LlavaMultiModalProjector(config)
+    word = processor.tokenizer(" photo", add_special_tokens=False).input_ids[-1]
+    with torch.no_grad():
+        projector.linear_2.weight.zero_()
+        projector.linear_2.bias.copy_(language.get_input_embeddings().weight[word])
+    return projector
 
 
 def _add_token_rows(model: nn.Module, vocabulary: int) -> None:

@@ -44,6 +44,8 @@ class SemanticEncoder(nn.Module):
         lora_rank, lora_alpha, lora_dropout: of the adapters on q_proj and v_proj of the language model.
         train_token_embeddings: "all" embeddings and the LM head, or only the "added" token's rows.
         train_projector: train LLaVA's multimodal projector.
+        standardise_state: shift and scale the state before its projection, by buffers that training sets: a small
+            language model's states at `<SEM_prompt>` hardly differ between classes.
         prompt_dim: channels of the semantic prompt.
     """
 
@@ -58,6 +60,7 @@ class SemanticEncoder(nn.Module):
         lora_dropout: float = 0.05,
         train_token_embeddings: str = "all",
         train_projector: bool = False,
+        standardise_state: bool = False,
         prompt_dim: int = 256,
     ) -> None:
         super().__init__()
@@ -77,6 +80,10 @@ class SemanticEncoder(nn.Module):
         self.llava.model.multi_modal_projector.requires_grad_(train_projector)
         self.stages = tuple(stages)
         width = llava.config.text_config.hidden_size
+        self.standardise_state = standardise_state
+        if standardise_state:
+            self.register_buffer("state_mean", torch.zeros(width))
+            self.register_buffer("state_scale", torch.ones(width))
         self.to_prompt = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, prompt_dim))
 
     @property
@@ -112,6 +119,13 @@ class SemanticEncoder(nn.Module):
             tokens = tokens[:, 1:]  # the class token
         return {"tokens": tokens} | {f"vision.{n}": output.feature_maps[n] for n in self.stages}
 
+    def silent_tokens(self, batch: int) -> Tensor:
+        """Photo tokens (batch, tokens, channels) of nought: through a projector that is new, a photo of nothing."""
+        projector = self.llava.model.multi_modal_projector
+        return projector.linear_1.weight.new_zeros(
+            batch, self.llava.config.image_seq_length, projector.linear_1.in_features
+        )
+
     def read(self, tokens: Tensor | None, question: Question) -> tuple[Tensor, Tensor]:
         """One teacher-forced pass of the language model.
 
@@ -138,7 +152,10 @@ class SemanticEncoder(nn.Module):
 
     def project(self, state: Tensor) -> Tensor:
         """(batch, width) at `<SEM_prompt>` to the semantic prompt (batch, prompt_dim)."""
-        return self.to_prompt(state.to(self.to_prompt[0].weight.dtype))
+        state = state.to(self.to_prompt[0].weight.dtype)
+        if self.standardise_state:
+            state = (state - self.state_mean) * self.state_scale
+        return self.to_prompt(state)
 
     def forward(self, tokens: Tensor | None, question: Question) -> tuple[Tensor, Tensor]:
         """`read`, then `project`: the semantic prompt and the text loss."""

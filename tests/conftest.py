@@ -40,7 +40,7 @@ def micro_config() -> DSVLFSConfig:
         vision_config=vision,
         text_config=LlamaConfig(
             vocab_size=len(WORDS),
-            hidden_size=32,
+            hidden_size=64,
             intermediate_size=48,
             num_hidden_layers=2,
             num_attention_heads=4,
@@ -63,6 +63,7 @@ def micro_config() -> DSVLFSConfig:
             "vlm_image_size": 56,
             "correlation_layers": ["image.2", "vision.5"],
             "embedding_layers": ["image.3", "vision.6"],
+            "grounding_layers": ["vision.5"],
             "support_size": 42,
             "support_grid": 3,
             "match_channels": (4, 8),

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from alignment import SemanticAlignment, TextStates
 from cache_features import build_cache
 from config import TrainingConfig, load_config
 from torch import Tensor
@@ -26,34 +27,9 @@ from tqdm import tqdm
 
 from dsvlfs.bases import BaseNotAvailableError
 from dsvlfs.configuration import DSVLFSConfig
-from dsvlfs.data.feature_cache import FeatureCache
 from dsvlfs.data.sampling import EpisodeDataset, TrainingBatch, collate
 from dsvlfs.errors import InputError
 from dsvlfs.modeling import DSVLFSModel, TrainingOutput
-
-
-class TextStates:
-    """The language model's states at `<SEM_prompt>` for classes read without a photo, each computed once.
-
-    Args:
-        model: whose language model is not adapted yet.
-    """
-
-    def __init__(self, model: DSVLFSModel) -> None:
-        self.model = model
-        self._states: dict[tuple[str, str | None], Tensor] = {}
-
-    @torch.no_grad()
-    def __call__(self, names: list[tuple[str, str | None]]) -> Tensor:
-        """States (len(names), width)."""
-        new = [name for name in dict.fromkeys(names) if name not in self._states]
-        if new:
-            question = self.model.processor.question(new, photo_tokens=0).to(self.model.device)
-            encoder = self.model.semantic_encoder.eval()  # no dropout: a state is kept for good
-            states, _ = encoder.read(None, question)
-            self._states |= dict(zip(new, states))
-            encoder.train()
-        return torch.stack([self._states[name] for name in names])
 
 
 def save_state(folder: Path, model: DSVLFSModel, optimizer: torch.optim.Optimizer, step: int) -> None:
@@ -124,7 +100,11 @@ def main() -> None:
     if arguments.start_from:
         model.load_trained(arguments.start_from / "model.safetensors")
     cache_folder = arguments.cache or arguments.out / "cache"
-    build_cache(config, model.eval(), arguments.data_root, cache_folder)
+    cache = build_cache(config, model.eval(), arguments.data_root, cache_folder)
+    alignment = None
+    if config.text_only_steps:
+        alignment = SemanticAlignment(model, cache, TextStates(model, cache_folder / "texts.safetensors"))
+        print(f"Held-out names find their own photo among four in {alignment.accuracy:.0%}.")
     optimizer = torch.optim.AdamW(
         [parameter for parameter in model.parameters() if parameter.requires_grad],
         lr=config.learning_rate,
@@ -134,7 +114,7 @@ def main() -> None:
     done = load_state(last, model, optimizer) if arguments.resume else 0
     scheduler = LambdaLR(optimizer, lambda step: learning_rate_factor(done + step, config))
     episodes = EpisodeDataset(
-        FeatureCache(cache_folder),
+        cache,
         length=config.steps * config.batch_size,
         seed=config.seed,
         kind_weights=config.kind_weights,
@@ -146,7 +126,6 @@ def main() -> None:
     remaining = Subset(episodes, range(done * config.batch_size, len(episodes)))
     # A generator of its own: the loader draws a number when it starts, which would shift a resumed run's dropout.
     loader = DataLoader(remaining, batch_size=config.batch_size, collate_fn=collate, generator=torch.Generator())
-    text_states = TextStates(model)
     model.to(accelerator.device).train()
     optimizer = accelerator.prepare(optimizer)
     recent: list[dict[str, float]] = []
@@ -155,7 +134,7 @@ def main() -> None:
         bar = tqdm(loader, initial=done, total=config.steps, unit="step", disable=not accelerator.is_main_process)
         for step, batch in enumerate(bar, done + 1):
             batch = batch.to(accelerator.device)
-            output = training_step(model, batch, text_states if step <= config.text_only_steps else None)
+            output = training_step(model, batch, alignment if step <= config.text_only_steps else None)
             optimizer.zero_grad()
             accelerator.backward(output.loss)
             accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
@@ -193,11 +172,11 @@ def _open_run(out: Path, config: TrainingConfig, *, resume: bool) -> None:
         raise InputError(f"The run in {out} was started with other settings; resume it with its own.")
 
 
-def training_step(model: DSVLFSModel, batch: TrainingBatch, text_states: TextStates | None) -> TrainingOutput:
-    """The losses of a batch; with `text_states`, the class is read without the photo."""
-    question = state = None
-    if batch.names and text_states is not None:
-        state = text_states(batch.names)
+def training_step(model: DSVLFSModel, batch: TrainingBatch, alignment: SemanticAlignment | None) -> TrainingOutput:
+    """The losses of a batch; with `alignment`, the class is read without the photo."""
+    question = prompt = None
+    if batch.names and alignment is not None:
+        prompt = alignment.held_out_prompts(batch.names).to(model.device)
     elif batch.names:
         question = model.processor.question(batch.names).to(model.device)
     return model(
@@ -208,7 +187,7 @@ def training_step(model: DSVLFSModel, batch: TrainingBatch, text_states: TextSta
         batch.target,
         use_semantic=batch.use_semantic,
         use_visual=batch.use_visual,
-        semantic_state=state,
+        semantic_prompt=prompt,
     )
 
 
