@@ -69,9 +69,8 @@ def _key(text: Text) -> str:
 
 @dataclass(frozen=True)
 class _Objects:
-    """The cache's supports: `stems`, the normalised features of each object (objects, features), names, families."""
+    """The cache's supports: normalised features (objects, features), and each one's entry in the cache."""
 
-    stems: list[str]
     features: Tensor
     entries: list[dict]
 
@@ -99,8 +98,8 @@ class SemanticAlignment:
     def __init__(self, model: DSVLFSModel, cache: FeatureCache, states: TextStates) -> None:
         objects = _read_objects(model, cache)
         rows_of_name = objects.rows_of_name()
-        definitions = {(e["names"][0], e["definition"]) for e in objects.entries if e["definition"]}
         shown = [item for query in cache.names("queries").values() for item in query["objects"]]
+        definitions = {(e["names"][0], e["definition"]) for e in (*objects.entries, *shown) if e["definition"]}
         names = sorted(rows_of_name.keys() | {name for item in shown for name in item["names"]})
         self._texts = [*((name, None) for name in names), *sorted(definitions)]
         rows = [rows_of_name.get(name, []) for name, _ in self._texts]
@@ -149,8 +148,7 @@ def _read_objects(model: DSVLFSModel, cache: FeatureCache) -> _Objects:
         model.grounding.centre.copy_(torch.cat([(layer * weight).sum(dim=(2, 3)).mean(dim=0) for layer in layers]))
         positions = model.grounding.normalise(layers, mask.shape[-1])
     features = F.normalize((positions * weight).sum(dim=(2, 3)), dim=1)
-    stems = [stem for stem, keep in zip(names, kept) if keep]
-    return _Objects(stems, features, [names[stem] for stem in stems])
+    return _Objects(features, [entry for entry, keep in zip(names.values(), kept) if keep])
 
 
 def _ridge(states: Tensor, looks: Tensor, rows: list[list[int]]) -> Tensor:
