@@ -3,7 +3,6 @@
 import os
 import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, overload
@@ -11,25 +10,14 @@ from typing import Literal, overload
 import numpy as np
 import torch
 import torch.nn.functional as F
-from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from huggingface_hub import HfApi
+from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import (
-    AutoModel,
-    Dinov2Model,
-    LlamaForCausalLM,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    SamModel,
-)
-from transformers.initialization import no_init_weights
-from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
+from transformers import AutoModel
 
-from .bases import load_base
+from .assembly import layer_channels, load_image_base, load_llava
+from .checkpoint_files import checkpoint_folder, read_config, read_tensors
 from .configuration import DSVLFSConfig
-from .efficientnet_lite import EfficientNetLiteModel
 from .errors import InputError
 from .grounding import SemanticGrounding
 from .image_encoder import ImageEncoder
@@ -42,8 +30,6 @@ from .semantic_encoder import Question, SemanticEncoder
 
 Mode = Literal["both", "semantic", "visual"]
 MODES: tuple[Mode, ...] = ("both", "semantic", "visual")
-
-PACKAGED_CHECKPOINTS = {"dsvlfs-tiny": Path(__file__).parent / "checkpoints" / "tiny"}
 
 
 @dataclass(frozen=True)
@@ -89,11 +75,11 @@ class DSVLFSModel(nn.Module):
         blocks = sorted({int(n.split(".")[1]) for n in config.frozen_layers if n.startswith("image.")})
         stages = sorted({int(n.split(".")[1]) for n in config.frozen_layers if n.startswith("vision.")})
         self.mask_decoder = MaskDecoder(dim=config.prompt_dim, multimask_outputs=config.decoder_multimask_outputs)
-        backbone = _load_image_base(config, self.mask_decoder) if load_bases else None
+        backbone = load_image_base(config, self.mask_decoder) if load_bases else None
         self.image_encoder = ImageEncoder(
             backbone=backbone or AutoModel.from_config(config.image_encoder_config()), blocks=blocks
         )
-        llava, semantic_token_id = _load_llava(config, self.processor)
+        llava, semantic_token_id = load_llava(config, self.processor)
         self.semantic_encoder = SemanticEncoder(
             llava=llava,
             semantic_token_id=semantic_token_id,
@@ -109,13 +95,13 @@ class DSVLFSModel(nn.Module):
         self.neck = None
         if config.embedding_layers:
             self.neck = EmbeddingNeck(
-                inputs=sum(_layer_channels(config, name) for name in config.embedding_layers),
+                inputs=sum(layer_channels(config, name) for name in config.embedding_layers),
                 outputs=config.prompt_dim,
             )
         self.grounding = None
         if config.grounding_layers:
             self.grounding = SemanticGrounding(
-                channels=[_layer_channels(config, name) for name in config.grounding_layers],
+                channels=[layer_channels(config, name) for name in config.grounding_layers],
                 prompt_dim=config.prompt_dim,
             )
         self.matcher = DenseMatcher(
@@ -399,10 +385,10 @@ class DSVLFSModel(nn.Module):
             InputError: there is no such checkpoint, or it is damaged.
             BaseNotAvailableError: one of its bases cannot be had.
         """
-        folder = _checkpoint_folder(name_or_path, revision)
-        config = _read_config(folder)
+        folder = checkpoint_folder(name_or_path, revision)
+        config = read_config(folder)
         file = folder / "model.safetensors"
-        state = _read_checkpoint(file)  # before the bases, which take longer
+        state = read_tensors(file)  # before the bases, which take longer
         model = cls(config)
         model._adopt(state, file)
         card = folder / "README.md"
@@ -415,7 +401,7 @@ class DSVLFSModel(nn.Module):
         Raises:
             InputError: the file is missing, damaged, or of another configuration.
         """
-        self._adopt(_read_checkpoint(file), file)
+        self._adopt(read_tensors(file), file)
 
     def _adopt(self, state: dict[str, Tensor], file: Path) -> None:
         own = self.trained_state_dict()
@@ -426,114 +412,3 @@ class DSVLFSModel(nn.Module):
                 "both from the same place."
             )
         self.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in state.items()}, strict=False)
-
-
-def _read_config(folder: Path) -> DSVLFSConfig:
-    damaged = f"{folder / 'config.json'} is missing or damaged; get the checkpoint again."
-    try:
-        settings, _ = DSVLFSConfig.get_config_dict(folder)
-    except (OSError, TypeError, ValueError) as error:
-        raise InputError(damaged) from error
-    if settings.get("model_type") != DSVLFSConfig.model_type:
-        raise InputError(
-            f"{folder} holds no DSV-LFS checkpoint (its model_type is {settings.get('model_type')}); give the folder "
-            "that save_pretrained wrote."
-        )
-    try:
-        return DSVLFSConfig.from_dict(settings)
-    except (TypeError, ValueError) as error:
-        raise InputError(damaged) from error
-
-
-def _read_checkpoint(file: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"The checkpoint {file} is missing or damaged ({error}); get it again.") from error
-
-
-def _checkpoint_folder(name_or_path: str | os.PathLike, revision: str | None) -> Path:
-    folder = PACKAGED_CHECKPOINTS.get(str(name_or_path), Path(name_or_path))
-    if folder.is_dir():
-        return folder
-    try:
-        return Path(
-            snapshot_download(
-                str(name_or_path), revision=revision, allow_patterns=["config.json", "README.md", "*.safetensors"]
-            )
-        )
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise InputError(
-            f"The model '{name_or_path}' is neither packaged ({', '.join(PACKAGED_CHECKPOINTS)}), nor a folder, nor to "
-            "be had from the Hugging Face hub; check the name, or the network."
-        ) from error
-
-
-def _layer_channels(config: DSVLFSConfig, name: str) -> int:
-    source, number = name.split(".")
-    if source == "image":
-        return config.image_encoder_config().hidden_size
-    return config.llava_config().vision_config.stage_channels[int(number)]
-
-
-def _load_image_base(config: DSVLFSConfig, decoder: MaskDecoder) -> nn.Module:
-    """The image encoder; with SAM's, its decoder's weights go into ours as a start."""
-    if config.embedding_layers:
-        return load_base(Dinov2Model, config.image_base)
-    sam = load_base(SamModel, config.image_base)
-    decoder.decoder.load_state_dict(sam.mask_decoder.state_dict(), strict=False)  # all but the head of qualities
-    decoder.position.load_state_dict(sam.shared_image_embedding.state_dict())
-    with torch.no_grad():
-        decoder.no_visual_prompt.copy_(sam.prompt_encoder.no_mask_embed.weight[0])
-    return sam.vision_encoder
-
-
-def _load_llava(config: DSVLFSConfig, processor: DSVLFSProcessor | None) -> tuple[LlavaForConditionalGeneration, int]:
-    """The LLaVA with rows for the added tokens, and the id of `<SEM_prompt>`. Without a processor: random weights."""
-    llava_config = config.llava_config()
-    text = llava_config.text_config
-    if processor is None:
-        if config.vlm_base is None:  # a LLaVA made whole has an image token and spare rows
-            text.vocab_size += 2
-            llava_config.image_token_id = text.vocab_size - 2
-        return LlavaForConditionalGeneration(llava_config), text.vocab_size - 1
-    if config.vlm_base is not None:
-        llava = load_base(LlavaForConditionalGeneration, config.vlm_base)
-        _add_token_rows(llava, len(processor.tokenizer))
-        return llava, processor.semantic_token_id
-    language = load_base(LlamaForCausalLM, config.language_base, dtype=torch.float32)
-    _add_token_rows(language, len(processor.tokenizer))
-    text.vocab_size = len(processor.tokenizer)
-    llava_config.image_token_id = processor.image_token_id
-    with ExitStack() as stack:  # a skeleton: each part is put in below
-        stack.enter_context(torch.device("meta"))
-        stack.enter_context(no_init_weights())
-        llava = LlavaForConditionalGeneration(llava_config)
-    llava.model.vision_tower = load_base(EfficientNetLiteModel, config.vision_base, config=llava_config.vision_config)
-    llava.model.language_model = language.model
-    llava.model.multi_modal_projector = _silent_projector(llava_config, language, processor)
-    llava.lm_head = language.lm_head
-    return llava, processor.semantic_token_id
-
-
-def _silent_projector(
-    config: LlavaConfig, language: LlamaForCausalLM, processor: DSVLFSProcessor
-) -> LlavaMultiModalProjector:
-    """A new projector that says "photo" for every token until it has learned: the answer starts free of noise."""
-    projector = LlavaMultiModalProjector(config)
-    word = processor.tokenizer(" photo", add_special_tokens=False).input_ids[-1]
-    with torch.no_grad():
-        projector.linear_2.weight.zero_()
-        projector.linear_2.bias.copy_(language.get_input_embeddings().weight[word])
-    return projector
-
-
-def _add_token_rows(model: nn.Module, vocabulary: int) -> None:
-    """Grows the vocabulary to `vocabulary` rows at least; a new row starts as the mean of the old ones (no chance)."""
-    old = model.get_input_embeddings().num_embeddings
-    if vocabulary <= old:
-        return
-    model.resize_token_embeddings(vocabulary, mean_resizing=False)
-    with torch.no_grad():
-        for matrix in {model.get_input_embeddings().weight, model.get_output_embeddings().weight}:
-            matrix[old:] = matrix[:old].mean(dim=0)
