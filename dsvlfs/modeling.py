@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, overload
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from huggingface_hub import HfApi
@@ -25,7 +24,7 @@ from .losses import bce_loss, dice_loss
 from .mask_decoder import EmbeddingNeck, MaskDecoder
 from .matching import DenseMatcher
 from .model_card import new_card
-from .processing import DSVLFSProcessor, Photo, Segmentation, View
+from .processing import DSVLFSProcessor, Photo, Prediction, Segmentation, View
 from .semantic_encoder import Question, SemanticEncoder
 
 Mode = Literal["both", "semantic", "visual"]
@@ -273,46 +272,78 @@ class DSVLFSModel(nn.Module):
         Raises:
             InputError: a photo, the name or the mode cannot be used.
         """
-        if mode not in MODES:
-            raise InputError(f"There is no mode '{mode}'; choose one of {', '.join(MODES)}.")
-        if mode == "visual" and support is None:
-            raise InputError("Mode 'visual' needs a support; give one, or ask with mode 'semantic'.")
         many = isinstance(images, (list, tuple))
-        question = self.processor.question([(class_name, description)]).to(self.device)
-        results = []
-        for image in images if many else [images]:
-            view = self.processor.query_view(image)
-            logits = self._logits(self.frozen_features(view), question, support, mode)
-            results.append(self._vote(self.processor.probabilities(logits, view), threshold))
+        results = [
+            self.predict(image, class_name, support=support, description=description, modes=[mode])[mode].segmentation(
+                threshold
+            )
+            for image in (images if many else [images])
+        ]
         return results if many else results[0]
+
+    @torch.inference_mode()
+    def predict(
+        self,
+        image: Photo,
+        class_name: str,
+        *,
+        support: Support | None = None,
+        description: str | None = None,
+        modes: Sequence[Mode] = MODES,
+    ) -> dict[Mode, Prediction]:
+        """Decodes one photo under several modes; the encoders and the prompts are computed once for all of them.
+
+        Args:
+            image: PIL image, array or path.
+            class_name, support, description: as for `segment`.
+            modes: which prompts the mask decoder is given, each time.
+
+        Returns:
+            What each mode predicts, before a threshold.
+
+        Raises:
+            InputError: the photo, the name or a mode cannot be used.
+        """
+        if unknown := [mode for mode in modes if mode not in MODES]:
+            raise InputError(f"There is no mode '{unknown[0]}'; choose one of {', '.join(MODES)}.")
+        if support is None and "visual" in modes:
+            raise InputError("Mode 'visual' needs a support; give one, or ask with mode 'semantic'.")
+        question = self.processor.question([(class_name, description)]).to(self.device)
+        view = self.processor.query_view(image)
+        features = self.frozen_features(view)
+        embedding = self.image_embedding(features)
+        semantic = grounded = visual = None
+        if any(mode != "visual" for mode in modes):
+            semantic, _ = self.semantic_encoder(features["tokens"], question)
+            if self.grounding is not None:
+                grounded = self.ground(features, semantic, embedding.shape[-1])
+        if support is not None and any(mode != "semantic" for mode in modes):
+            shots = len(support.masks)
+            repeated = {name: features[name].expand(shots, -1, -1, -1) for name in self.config.correlation_layers}
+            visual = self.visual_prompt(repeated, support.layers, support.masks, embedding.shape[-1])
+        predictions = {}
+        for mode in modes:
+            by_name = (None, None) if mode == "visual" else (semantic, grounded)
+            logits = self._decode(embedding, *by_name, None if mode == "semantic" else visual)
+            predictions[mode] = self.processor.prediction(logits, view)
+        return predictions
 
     def extract_layers(self, photo: Photo) -> list[Tensor]:
         """The correlation layers (channels, height, width) of a whole photo, in the config's order."""
         features = self.frozen_features(self.processor.query_view(photo))
         return [features[name][0] for name in self.config.correlation_layers]
 
-    def _logits(self, features: dict[str, Tensor], question: Question, support: Support | None, mode: Mode) -> Tensor:
-        """Mask logits (max(K, 1), height, width) of one query, one map a shot."""
-        embedding = self.image_embedding(features)
-        semantic = visual = None
-        if mode != "visual":
-            semantic, _ = self.semantic_encoder(features["tokens"], question)
-        if support is not None and mode != "semantic":
-            shots = len(support.masks)
-            repeated = {name: features[name].expand(shots, -1, -1, -1) for name in self.config.correlation_layers}
-            visual = self.visual_prompt(repeated, support.layers, support.masks, embedding.shape[-1])
-            embedding = embedding.expand(shots, -1, -1, -1)
-        if semantic is not None and self.grounding is not None:
-            grounded = self.ground(features, semantic, embedding.shape[-1])
-            visual = grounded + (self.mask_decoder.no_visual_prompt[:, None, None] if visual is None else visual)
-        if semantic is not None:
-            semantic = semantic.expand(len(embedding), -1)
-        return self.mask_decoder(embedding, semantic, visual)
-
-    def _vote(self, probabilities: np.ndarray, threshold: float) -> Segmentation:
-        votes = (probabilities >= threshold).sum(axis=0)
-        mask = (votes > 0) & (votes >= self.config.vote_threshold * votes.max())
-        return Segmentation(mask, probabilities.mean(axis=0))
+    def _decode(
+        self, embedding: Tensor, semantic: Tensor | None, grounded: Tensor | None, visual: Tensor | None
+    ) -> Tensor:
+        """Mask logits (max(K, 1), height, width) of one query, one map a shot; `grounded` comes with `semantic`."""
+        dense = visual
+        if grounded is not None:
+            dense = grounded + (self.mask_decoder.no_visual_prompt[:, None, None] if visual is None else visual)
+        if visual is not None:
+            embedding = embedding.expand(len(visual), -1, -1, -1)
+            semantic = semantic if semantic is None else semantic.expand(len(visual), -1)
+        return self.mask_decoder(embedding, semantic, dense)
 
     # Saving and loading ------------------------------------------------------------------------------------------
 

@@ -32,10 +32,57 @@ class Segmentation:
     Args:
         mask: bool (height, width).
         probability: float32 (height, width), of the class, in [0, 1].
+        votes: uint16 (height, width), how many of the shots reach the threshold.
     """
 
     mask: np.ndarray
     probability: np.ndarray
+    votes: np.ndarray
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the mask decoder says of one photo, before a threshold: small to keep, and a mask at any threshold and size
+    without the model.
+
+    Args:
+        logits: float32 (max(K, 1), h, w) on the CPU, one map a shot, over the whole photo.
+        size: (width, height) of the photo.
+        vote_threshold: share of the largest vote count at which a pixel is foreground.
+    """
+
+    logits: Tensor
+    size: tuple[int, int]
+    vote_threshold: float
+
+    def probabilities(self, size: tuple[int, int] | None = None) -> np.ndarray:
+        """Each shot's probability of the class.
+
+        Args:
+            size: (width, height) to resample to; None takes the photo's.
+
+        Returns:
+            float32 (max(K, 1), height, width).
+        """
+        width, height = size or self.size
+        full = F.interpolate(self.logits[:, None], (height, width), mode="bilinear", align_corners=False)[:, 0]
+        return torch.sigmoid(full).numpy()
+
+    def segmentation(self, threshold: float = 0.5, size: tuple[int, int] | None = None) -> Segmentation:
+        """Lets the shots vote (arXiv 2503.04006, section 3.4).
+
+        Args:
+            threshold: probability from which on a shot votes for a pixel.
+            size: (width, height) of the result; None takes the photo's.
+
+        Returns:
+            The probability is the mean over the shots; the mask holds the pixels whose votes reach `vote_threshold` of
+            the largest count.
+        """
+        probabilities = self.probabilities(size)
+        votes = (probabilities >= threshold).sum(axis=0, dtype=np.uint16)
+        mask = (votes > 0) & (votes >= self.vote_threshold * votes.max())
+        return Segmentation(mask, probabilities.mean(axis=0), votes)
 
 
 @dataclass(frozen=True)
@@ -203,16 +250,14 @@ class DSVLFSProcessor:
         semantic = torch.tensor([len(question) + position for question in questions])
         return Question(ids, attention, labels, semantic)
 
-    def probabilities(self, logits: Tensor, view: View) -> np.ndarray:
-        """Logits (maps, h, w) on the square view to probabilities (maps, height, width) of the photo."""
+    def prediction(self, logits: Tensor, view: View) -> Prediction:
+        """Logits (maps, h, w) on the square view, brought back to the photo."""
         side = view.image_pixels.shape[-1]
         width, height = view.valid
         if (width, height) != (side, side):
             logits = F.interpolate(logits[:, None], (side, side), mode="bilinear", align_corners=False)[:, 0]
             logits = logits[:, :height, :width]
-        size = (view.size[1], view.size[0])
-        full = F.interpolate(logits[:, None].float(), size, mode="bilinear", align_corners=False)[:, 0]
-        return torch.sigmoid(full).cpu().numpy()
+        return Prediction(logits.detach().float().cpu(), view.size, self.config.vote_threshold)
 
     def _plain_text(self, text: str, kind: str, limit: int) -> str:
         """A user's text on one line, once it is known to be safe in a prompt."""

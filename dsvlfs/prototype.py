@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -147,7 +148,8 @@ class PrototypeSegmenter:
         photo = load_photo(image)
         scores = prototype_scores(self._extract(photo), support, self._weights, (photo.height, photo.width))
         probability = torch.sigmoid(scores - SCORE_THRESHOLD).cpu().numpy()
-        return Segmentation(mask=probability >= threshold, probability=probability)
+        mask = probability >= threshold
+        return Segmentation(mask, probability, votes=mask.astype(np.uint16))
 
     def _extract(self, photo: Image.Image) -> list[Tensor]:
         layers = self._model.extract_layers(photo)

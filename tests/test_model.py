@@ -77,15 +77,16 @@ def test_a_description_changes_the_semantic_prompt(micro_model, circle):
     assert not np.array_equal(plain.probability, told.probability)
 
 
-def test_shots_vote(micro_model):
-    probabilities = np.array([[[0.9, 0.9, 0.1]], [[0.9, 0.1, 0.1]], [[0.9, 0.1, 0.6]]], np.float32)
-    micro_model.config.vote_threshold = 0.5
-    result = micro_model._vote(probabilities, 0.5)
-    assert result.mask.tolist() == [[True, False, False]]  # 3, 1 and 1 of at most 3 votes
-    np.testing.assert_allclose(result.probability, [[0.9, 1.1 / 3, 0.8 / 3]], rtol=1e-6)
-    micro_model.config.vote_threshold = 0.3
-    assert micro_model._vote(probabilities, 0.5).mask.tolist() == [[True, True, True]]
-    assert not micro_model._vote(np.full((3, 1, 3), 0.1), 0.5).mask.any()
+def test_modes_predicted_together_are_those_predicted_alone(micro_model, circle):
+    image, mask = circle
+    support = micro_model.encode_support([(image, mask), (image, ~mask)])
+    together = micro_model.predict(image, "circle", support=support)
+    assert list(together) == ["both", "semantic", "visual"]
+    assert [len(prediction.logits) for prediction in together.values()] == [2, 1, 2]
+    for mode, prediction in together.items():
+        alone = micro_model.segment(image, "circle", support=support, mode=mode)
+        np.testing.assert_array_equal(prediction.segmentation().probability, alone.probability)
+        assert alone.votes.max() <= len(prediction.logits)
 
 
 def test_several_shots_are_their_mean_prediction(micro_model, circle):

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from dsvlfs import InputError
-from dsvlfs.processing import load_mask, load_photo
+from dsvlfs.processing import Prediction, load_mask, load_photo
 
 
 def test_photos_of_every_kind_become_upright_rgb(tmp_path):
@@ -119,7 +119,7 @@ def test_padding_is_taken_off_again(micro_model):
     assert view.image_pixels[0, :, 28:].abs().sum() == 0
     logits = torch.full((1, 14, 14), -9.0)
     logits[:, :7] = 9.0  # the upper half of the square is the photo
-    probability = processor.probabilities(logits, view)
+    probability = processor.prediction(logits, view).probabilities()
     assert probability.shape == (1, 40, 80)
     assert (probability[:, :36] > 0.9).all()
 
@@ -160,3 +160,26 @@ def test_padding_of_a_batch_does_not_change_an_answer(micro_model, circle):
     for row, name in enumerate(names):
         alone, _ = micro_model.semantic_encoder(tokens, processor.question([name]))
         torch.testing.assert_close(together[row], alone[0], atol=1e-5, rtol=1e-4)
+
+
+def _prediction(*probabilities: list[float], vote_threshold: float) -> Prediction:
+    """One shot a list, of a photo one pixel high."""
+    maps = torch.tensor(probabilities)[:, None]
+    return Prediction(torch.logit(maps), (maps.shape[-1], 1), vote_threshold)
+
+
+def test_shots_vote():
+    shots = [0.9, 0.9, 0.1], [0.9, 0.1, 0.1], [0.9, 0.1, 0.6]
+    result = _prediction(*shots, vote_threshold=0.5).segmentation(0.5)
+    assert result.votes.tolist() == [[3, 1, 1]]
+    assert result.mask.tolist() == [[True, False, False]]  # 3, 1 and 1 of at most 3 votes
+    np.testing.assert_allclose(result.probability, [[0.9, 1.1 / 3, 0.8 / 3]], rtol=1e-6)
+    assert _prediction(*shots, vote_threshold=0.3).segmentation(0.5).mask.tolist() == [[True, True, True]]
+    assert not _prediction([0.1, 0.1], [0.1, 0.1], vote_threshold=0.5).segmentation(0.5).mask.any()
+
+
+def test_a_prediction_gives_masks_at_any_threshold_and_size():
+    prediction = _prediction([0.2, 0.4, 0.6, 0.8], vote_threshold=0.5)
+    assert [prediction.segmentation(threshold).mask.sum() for threshold in (0.1, 0.5, 0.7, 0.9)] == [4, 2, 1, 0]
+    larger = prediction.segmentation(0.5, size=(8, 6))
+    assert larger.mask.shape == larger.probability.shape == larger.votes.shape == (6, 8)
