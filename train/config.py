@@ -87,10 +87,10 @@ class TrainingConfig:
             raise InputError(f"There is no size '{self.size}'; choose tiny or paper.")
         if self.mixed_precision not in ("bf16", "no"):
             raise InputError(f"There is no mixed_precision '{self.mixed_precision}'; choose bf16 or no.")
-        least = dict.fromkeys(("steps", "batch_size", "warmup_steps", "checkpoint_every", "log_every"), 1)
-        least |= dict.fromkeys(
-            ("text_only_steps", "workers", "validation_every", "validation_episodes", "validation_pictures"), 0
+        least = dict.fromkeys(
+            ("steps", "batch_size", "warmup_steps", "validation_episodes", "checkpoint_every", "log_every"), 1
         )
+        least |= dict.fromkeys(("text_only_steps", "workers", "validation_every", "validation_pictures"), 0)
         least |= {name: 1 for name in ("micro_batch_size",) if getattr(self, name) is not None}
         least |= {name: 0 for name in ("fold",) if getattr(self, name) is not None}
         for name, smallest in least.items():

@@ -10,6 +10,7 @@ from config import PACKS, TrainingConfig
 from torch.utils.data import ConcatDataset, Dataset
 
 from dsvlfs.data.episodes import load_episodes
+from dsvlfs.data.named_sets import load_named_set
 from dsvlfs.data.photo_episodes import FixedEpisodes, PhotoEpisodeDataset, collate_photos
 from dsvlfs.data.sampling import EpisodeDataset, collate
 from dsvlfs.modeling import DSVLFSModel
@@ -57,8 +58,6 @@ def open_episodes(config: TrainingConfig, model: DSVLFSModel, root: Path, cache_
         cache = build_cache(config, model, root, cache_folder)
         training = EpisodeDataset(cache, length=length, kind_weights=config.kind_weights, **mix)
         return Episodes(training, collate, validation)
-    from dsvlfs.data.named_sets import load_named_set
-
     photos = load_named_set(config.dataset, root, split="train", fold=config.fold)
     return Episodes(PhotoEpisodeDataset(photos, model.processor, length=length, **mix), collate_photos, validation)
 
@@ -73,7 +72,5 @@ def _validation(config: TrainingConfig, model: DSVLFSModel, root: Path) -> Datas
         )
     if config.dataset == PACKS:
         return None
-    from dsvlfs.data.named_sets import load_named_set
-
     photos = load_named_set(config.dataset, root, split="test", fold=config.fold)
     return PhotoEpisodeDataset(photos, model.processor, length=limit, seed=_VALIDATION_SEED)

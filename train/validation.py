@@ -1,8 +1,5 @@
 """Measures the model as it is trained: mIoU on the validation episodes, and a picture of the first few."""
 
-from collections import defaultdict
-from collections.abc import Iterable
-
 import numpy as np
 import torch
 from accelerate import Accelerator
@@ -12,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from dsvlfs.data.photo_episodes import PhotoBatch, collate_photos
+from dsvlfs.metrics import EpisodeCounts, SegmentationMetrics, count_episode
 from dsvlfs.processing import DSVLFSProcessor
 from dsvlfs.visualization import overlay
 
@@ -50,38 +48,25 @@ def validate(
         num_workers=workers,
         generator=torch.Generator(),  # of its own: a loader draws a number when it starts
     )
-    counts: list[tuple[str, int, int]] = []
+    counts: list[EpisodeCounts] = []
     rows: list[tuple[int, np.ndarray]] = []
     for batch, counts_here, numbers_here in zip(
         loader, counted_once[:, accelerator.process_index], own.reshape(-1, batch_size)
     ):
         logits = losses(batch.to(accelerator.device))["logits"].float().cpu()
         for i in np.flatnonzero(counts_here):
-            counts.append((batch.class_names[i], *_overlap_and_union(logits[i], batch.target[i], batch.counted[i])))
+            counts.append(_count(batch.class_names[i], logits[i], batch.target[i], batch.counted[i]))
             if numbers_here[i] < pictures:
                 rows.append((int(numbers_here[i]), _picture(batch, i, torch.sigmoid(logits[i]), processor)))
     losses.train()
     counts, rows = gather_object(counts), gather_object(rows)
     picture = np.concatenate([row for _, row in sorted(rows, key=lambda entry: entry[0])]) if rows else None
-    return 100 * mean_iou(counts), picture
+    return 100 * SegmentationMetrics(counts).miou(), picture
 
 
-def mean_iou(counts: Iterable[tuple[str, int, int]]) -> float:
-    """The mean over classes of the sum of their overlaps over the sum of their unions.
-
-    Args:
-        counts: class, overlap and union of each episode, the latter two in pixels.
-    """
-    sums = defaultdict(lambda: np.zeros(2))
-    for class_name, *pixels in counts:
-        sums[class_name] += pixels
-    return float(np.mean([overlap / max(union, 1) for overlap, union in sums.values()]))
-
-
-def _overlap_and_union(logits: Tensor, target: Tensor, counted: Tensor) -> tuple[int, int]:
-    kept = counted > 0.5
-    predicted, wanted = (logits > 0) & kept, (target > 0.5) & kept
-    return int((predicted & wanted).sum()), int((predicted | wanted).sum())
+def _count(class_name: str, logits: Tensor, target: Tensor, counted: Tensor) -> EpisodeCounts:
+    prediction, wanted, ignored = logits > 0, target > 0.5, counted < 0.5
+    return count_episode(class_name, prediction.numpy(), wanted.numpy(), ignored.numpy())
 
 
 def _picture(batch: PhotoBatch, index: int, probability: Tensor, processor: DSVLFSProcessor) -> np.ndarray:

@@ -80,8 +80,7 @@ class PhotoEpisodeDataset(Dataset):
     whoever asks for it and when.
 
     Args:
-        photos: rows of `dsvlfs.data.photos.FEATURES`; a column `ignore`, where there is one, holds the mask of what
-            does not count (or None).
+        photos: rows of `dsvlfs.data.photos.FEATURES`.
         processor: of the model.
         length: number of episodes.
         seed: of the episodes.
@@ -141,13 +140,12 @@ class PhotoEpisodeDataset(Dataset):
             asked_name = self.class_names[rng.integers(len(self.class_names))]
         described = asked_name == class_name and rng.random() < self.description_share
         query, support = self._row(int(query_row)), self._row(int(support_row))
-        ignore = query.get("ignore")
         return _photo_episode(
             self.processor,
             class_name,
             (query["image"], _foreground(query["mask"])),
             (support["image"], _foreground(support["mask"])),
-            ignore=None if ignore is None else _foreground(ignore),
+            ignore=None if query["ignore"] is None else _foreground(query["ignore"]),
             asked_name=asked_name,
             description=(query["definition"] or None) if described else None,
             use_semantic=use_semantic,
@@ -180,7 +178,9 @@ class FixedEpisodes(Dataset):
     def __getitem__(self, index: int) -> PhotoEpisode:
         episode = self.episodes[index]
         query = (episode.query, episode.query_mask)
-        return _photo_episode(self.processor, episode.class_name, query, episode.support[0])
+        return _photo_episode(
+            self.processor, episode.class_name, query, episode.support[0], ignore=episode.query_ignore
+        )
 
 
 def collate_photos(episodes: list[PhotoEpisode]) -> PhotoBatch:
