@@ -101,16 +101,18 @@ class SegmentationMetrics:
 
     def miou(self, class_names: Collection[str] | None = None) -> float:
         """Mean over the classes of their IoU; None takes all classes."""
-        return _mean(iou for name, iou in self.iou_by_class().items() if class_names is None or name in class_names)
+        return known_mean(
+            iou for name, iou in self.iou_by_class().items() if class_names is None or name in class_names
+        )
 
     def boundary_iou(self) -> float:
         """Mean over the classes of their boundary IoU."""
-        return _mean(self.boundary_iou_by_class().values())
+        return known_mean(self.boundary_iou_by_class().values())
 
     def fb_iou(self) -> float:
         """Mean of the foreground's and the background's IoU, each over all episodes."""
         totals = np.sum([self._pairs("foreground"), self._pairs("background")], axis=1)
-        return _mean(_quotient(totals[:, 0], totals[:, 1]))
+        return known_mean(_quotient(totals[:, 0], totals[:, 1]))
 
     def base_false_positive_rate(self) -> float:
         """Share of the base classes' pixels that the predictions cover; NaN where no query shows any."""
@@ -196,7 +198,7 @@ def _quotient(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
 
 
-def _mean(values: Iterable[float]) -> float:
-    """Mean of the values that are not NaN; NaN where there is none."""
+def known_mean(values: Iterable[float]) -> float:
+    """Mean of the values that are not NaN; NaN where there are none."""
     known = [value for value in values if not np.isnan(value)]
     return float(np.mean(known)) if known else float("nan")

@@ -1,6 +1,7 @@
 """Large JSON files, read entry by entry: a gigabyte of polygons is several times that as Python objects."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -10,6 +11,7 @@ from .photos import check_fields
 
 _CHUNK = 2**23  # characters read at a time
 _DECODER = json.JSONDecoder()
+_DELIMITER = re.compile(r"\s*[,:\]}]")
 
 
 def read_entries(file: Path, part: str, fields: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -51,11 +53,12 @@ class _JsonStream:
                 yield key, 0, None
                 self._expect("[")
                 number = 0
-                while self._next() != "]":
+                while number or self._next() != "]":
                     number += 1
                     yield key, number, self._value()
-                    if self._next() != "]":
-                        self._expect(",")
+                    if self._next() == "]":
+                        break
+                    self._expect(",")
                 self._expect("]")
             else:
                 self._value()
@@ -72,10 +75,11 @@ class _JsonStream:
                 if not self._read():
                     raise self._damaged() from error
                 continue
-            at_end = end == len(self._text)
-            if at_end and self._read():  # a number may go on
-                continue
-            self._position = len(self._text) if at_end else end
+            if not _DELIMITER.match(self._text, end):  # a number may go on
+                end -= self._position
+                if self._read():
+                    continue
+            self._position = end
             return value
 
     def _next(self) -> str:

@@ -70,8 +70,9 @@ def load_named_set(name: str, root: Path, *, split: Split, fold: int | None) -> 
     Raises:
         InputError: the name, the fold or the root's layout is wrong, or no row is left.
     """
+    classes = split_classes(name, root, split=split, fold=fold)
     index = load_index(name, root, split)
-    kept = np.isin(index["class_index"][:], sorted(split_classes(name, root, split=split, fold=fold)))
+    kept = np.isin(index["class_index"][:], sorted(classes))
     if smallest := NAMED_SETS[name].smallest_area:
         kept &= np.array(index["area"][:]) >= smallest
     if not kept.any():
