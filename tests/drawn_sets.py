@@ -95,12 +95,12 @@ def draw_fss(root: Path) -> Path:
 
 
 def draw_lvis(root: Path) -> Path:
-    """LVIS v1: 20 categories of two val photos and one training photo, and one category of a single val photo."""
+    """LVIS v1: 20 categories of two photos in each split, and one of a single photo in each."""
     left, top, right, bottom = LARGE
     for split in ("train", "val"):
         images, annotations = [], []
         for category in range(1, 22):
-            for number in range(1 if split == "train" or category == 21 else 2):
+            for number in range(1 if category == 21 else 2):
                 image_id = 1000 * (split == "val") + 10 * category + number
                 folder = "val2017" if split == "val" and number else "train2017"  # LVIS's val has photos of both
                 draw_photo(root / folder / f"{image_id:012}.jpg", {category: LARGE})

@@ -12,6 +12,7 @@ import pytest
 import torch
 import train_micro
 from drawn_packs import draw_packs, draw_photo_folder
+from drawn_sets import draw_coco, draw_folder, draw_fss, draw_lvis, draw_pascal
 from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -45,6 +46,23 @@ validation_episodes: 5
 validation_pictures: 2
 checkpoint_every: 4
 log_every: 1
+"""
+
+
+MINIATURE = """
+dataset: {name}
+steps: 20
+text_only_steps: 0
+batch_size: 2
+visual_only: 0
+semantic_only: 0
+misnamed: 0
+learning_rate: 3.0e-3
+warmup_steps: 2
+validation_every: 20
+validation_episodes: 4
+checkpoint_every: 20
+log_every: 10
 """
 
 
@@ -115,6 +133,26 @@ def test_two_processes_learn_what_one_does(tmp_path):
         assert mine == pytest.approx(other, abs=0.5)  # a pixel on the decoder's grid may fall to either side
     one, two = (load_file(tmp_path / run / "last" / "optimizer.safetensors") for run in ("one", "two"))
     torch.testing.assert_close(two, one, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "fold", "draw"),
+    [
+        ("pascal-5i", 1, draw_pascal),
+        ("coco-20i", 3, draw_coco),
+        ("fss-1000", None, draw_fss),
+        ("lvis-92i", 4, draw_lvis),
+        ("folder", 2, draw_folder),
+    ],
+)
+def test_a_miniature_of_each_data_set_is_learned_from(tmp_path, name, fold, draw):
+    (tmp_path / "settings.yaml").write_text(MINIATURE.format(name=name))
+    options = ["--config", tmp_path / "settings.yaml", "--data-root", draw(tmp_path / "set"), "--out", tmp_path / "run"]
+    train_micro.run(*options, *(() if fold is None else ("--fold", fold)))
+    assert [line["step"] for line in _lines(tmp_path / "run")] == [10, 20]
+    losses = [line["loss"] for line in _lines(tmp_path / "run")]
+    assert losses[1] < losses[0]
+    assert [line["step"] for line in _lines(tmp_path / "run", "validation.jsonl")] == [20]
 
 
 def test_a_validation_is_shown_and_the_best_is_kept(tmp_path):
