@@ -205,8 +205,8 @@ def train(config: TrainingConfig, arguments: argparse.Namespace) -> None:
                 run.save_checkpoint("best", model, is_main=is_main)
         if _due(progress.step, config.checkpoint_every, config.steps):
             run.save_state(model, optimizer, progress, is_main=is_main)
-    accelerator.end_training()
     run.save_checkpoint("final", model, is_main=is_main)
+    accelerator.end_training()
 
 
 def main() -> None:
