@@ -1,4 +1,4 @@
-"""Command line: `dsvlfs segment` and `dsvlfs evaluate`.
+"""Command line: `dsvlfs segment`, `dsvlfs evaluate` and `dsvlfs episodes`.
 
 Exit status: 0 all done; 1 some queries could not be read and the others are done; 2 nothing could be done. Standard
 error has the reason, and one for each query that could not be read.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 # PyTorch and transformers take seconds to import: each command imports what it needs, and `--help` needs neither.
 
 MODES = ("both", "semantic", "visual")
+SETS = ("pascal-5i", "coco-20i", "fss-1000", "lvis-92i", "folder")
 PHOTO_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
@@ -70,13 +72,32 @@ def _parser() -> argparse.ArgumentParser:
     _add_model_argument(segment)
 
     evaluate = commands.add_parser(
-        "evaluate", help="measure on fixed episodes", description="Measures mIoU and FB-IoU on a file of episodes."
+        "evaluate",
+        help="measure on episodes",
+        description="Measures mIoU, FB-IoU and more, on a file of episodes or by a named set's test protocol. Under "
+        "`accelerate launch -m dsvlfs evaluate ...` the processes share the episodes.",
     )
     evaluate.set_defaults(run=_evaluate)
     evaluate.add_argument(
         "--root", required=True, type=Path, metavar="DIR", help="folder that the episodes' photos are looked for in"
     )
-    evaluate.add_argument("--episodes", required=True, type=Path, metavar="FILE.jsonl", help="one episode a line")
+    source = evaluate.add_mutually_exclusive_group(required=True)
+    source.add_argument("--episodes", type=Path, metavar="FILE.jsonl", help="one episode a line")
+    source.add_argument("--set", choices=SETS, help="measure by this set's test protocol")
+    _add_protocol_arguments(evaluate)
+    evaluate.add_argument(
+        "--trained-on",
+        type=_set_and_fold,
+        metavar="SET[:FOLD]",
+        help="what the model was trained on: classes that are tested too are reported apart, and false positives are "
+        "counted on all of them (default: the set's other folds)",
+    )
+    evaluate.add_argument(
+        "--trained-on-root",
+        type=Path,
+        metavar="DIR",
+        help="that set's folder; PASCAL's and COCO's classes are known without (default: --root for the same set)",
+    )
     evaluate.add_argument("--mode", choices=MODES, default="both", help="prompts to use (default: both)")
     evaluate.add_argument(
         "--method",
@@ -84,10 +105,33 @@ def _parser() -> argparse.ArgumentParser:
         default="model",
         help="the model, or the training-free comparison on its frozen features (default: model)",
     )
-    evaluate.add_argument("--limit", type=_count, metavar="N", help="take only the file's first N episodes")
+    evaluate.add_argument(
+        "--limit", type=_count, metavar="N", help="take only the file's, or each seed's, first N episodes"
+    )
+    evaluate.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="processes that read photos ahead (default: 0)"
+    )
     evaluate.add_argument("--out", required=True, type=Path, metavar="RESULT.json", help="file for the result")
     _add_model_argument(evaluate)
+
+    episodes = commands.add_parser(
+        "episodes",
+        help="write a test protocol's episodes",
+        description="Writes the episodes of a named set's test protocol, for `evaluate --episodes` and other systems.",
+    )
+    episodes.set_defaults(run=_episodes)
+    episodes.add_argument("--root", required=True, type=Path, metavar="DIR", help="the set's folder")
+    episodes.add_argument("--set", required=True, choices=SETS, help="the set")
+    _add_protocol_arguments(episodes)
+    episodes.add_argument("--limit", type=_count, metavar="N", help="only each seed's first N episodes")
+    episodes.add_argument("--out", required=True, type=Path, metavar="FILE.jsonl", help="file for the episodes")
     return parser
+
+
+def _add_protocol_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--fold", type=int, metavar="N", help="fold of --set, from 0 on (default: every class)")
+    parser.add_argument("--shots", type=_count, metavar="K", help="supports of an episode of --set (default: 1)")
+    parser.add_argument("--seeds", type=_count, metavar="N", help="repetitions for --set (default: the protocol's)")
 
 
 def _add_model_argument(parser: argparse.ArgumentParser) -> None:
@@ -111,6 +155,13 @@ def _count(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not at least 1")
     return value
+
+
+def _set_and_fold(text: str) -> tuple[str, int | None]:
+    name, _, fold = text.partition(":")
+    if name not in SETS:
+        raise argparse.ArgumentTypeError(f"{name} is none of {', '.join(SETS)}")
+    return name, int(fold) if fold else None
 
 
 def _segment(arguments: argparse.Namespace) -> int:
@@ -197,22 +248,68 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.method == "prototype" and arguments.mode == "semantic":
         raise InputError("Method prototype has no semantic mode, for it sees only supports; use --mode visual or both.")
 
-    from .data.episodes import load_episodes
+    if arguments.episodes and (arguments.fold, arguments.shots, arguments.seeds) != (None, None, None):
+        raise InputError(
+            "A file of episodes has its own fold, shots and seeds; leave these options out, or give --set."
+        )
+
+    import torch
+    from accelerate import PartialState
+
+    from .data.episodes import load_episodes, named_episodes
+    from .data.named_sets import training_class_names
+    from .data.protocol import protocol_episodes
     from .evaluation import evaluate
     from .prototype import PrototypeSegmenter
 
     if arguments.out.is_dir():
         raise InputError(f"{arguments.out} is a folder; give a file for the result, such as result.json.")
-    episodes = load_episodes(arguments.root, arguments.episodes, arguments.limit)
+    trained_classes = None
+    if arguments.trained_on:
+        name, fold = arguments.trained_on
+        root = arguments.trained_on_root or (arguments.root if name == arguments.set else None)
+        trained_classes = training_class_names(name, root, fold)
+    if arguments.episodes:
+        episodes = load_episodes(arguments.root, arguments.episodes, arguments.limit, trained_classes)
+    else:
+        entries = protocol_episodes(arguments.set, arguments.root, **_protocol_options(arguments))
+        episodes = named_episodes(arguments.root, entries, trained_classes)
     _make_folder(arguments.out.parent)
+    state = PartialState(cpu=not torch.cuda.is_available())
     segmenter = _load_model(arguments.model)
+    if state.device.type == "cuda":
+        segmenter.to(state.device)
     if arguments.method == "prototype":
         segmenter = PrototypeSegmenter(segmenter)
-    result = evaluate(segmenter, episodes, mode=arguments.mode)
-    given = {name: str(v) if isinstance(v, Path) else v for name, v in vars(arguments).items() if name != "run"}
-    _write_json(arguments.out, {**result, "arguments": given})
-    print(_table(result))
+    result = evaluate(
+        segmenter, episodes, mode=arguments.mode, workers=arguments.workers, trained_classes=trained_classes
+    )
+    if state.is_main_process:
+        given = {name: str(v) if isinstance(v, Path) else v for name, v in vars(arguments).items() if name != "run"}
+        _write_json(arguments.out, {**result, "arguments": given})
+        print(_table(result))
     return 0
+
+
+def _episodes(arguments: argparse.Namespace) -> int:
+    from .data.protocol import protocol_episodes, write_episodes
+
+    if arguments.out.is_dir():
+        raise InputError(f"{arguments.out} is a folder; give a file for the episodes, such as episodes.jsonl.")
+    entries = protocol_episodes(arguments.set, arguments.root, **_protocol_options(arguments))
+    _make_folder(arguments.out.parent)
+    write_episodes(arguments.out, entries)
+    print(f"{len(entries)} episodes in {arguments.out}")
+    return 0
+
+
+def _protocol_options(arguments: argparse.Namespace) -> dict[str, int | None]:
+    return {
+        "fold": arguments.fold,
+        "shots": arguments.shots or 1,
+        "seeds": arguments.seeds,
+        "limit": arguments.limit,
+    }
 
 
 def _load_model(name: str) -> DSVLFSModel:
@@ -240,11 +337,22 @@ def _write_json(file: Path, content: dict[str, Any]) -> None:
 
 def _table(result: dict[str, Any]) -> str:
     low, high = result["miou_interval_95"]
-    rows = [*result["iou"].items(), ("mIoU", result["miou"]), ("FB-IoU", result["fb_iou"])]
-    if "right_tile" in result:
-        rows.append(("right tile", result["right_tile"]))
+    rows = [
+        *result["iou"].items(),
+        ("mIoU", result["miou"]),
+        ("FB-IoU", result["fb_iou"]),
+        ("boundary IoU", result["boundary_iou"]),
+    ]
+    for key, title in (("shared_classes", "mIoU, trained classes"), ("new_classes", "mIoU, new classes")):
+        if result.get(key, {}).get("classes"):
+            rows.append((f"{title} ({len(result[key]['classes'])})", result[key]["miou"]))
+    for key, title in (("base_false_positive_rate", "base classes covered"), ("right_tile", "right tile")):
+        if result.get(key) is not None:
+            rows.append((title, result[key]))
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:<{width}}  {percent:5.1f} %" for name, percent in rows]
+    if "miou_by_seed" in result:
+        lines.append(f"{len(result['miou_by_seed'])} seeds, mIoU's standard deviation {result['miou_std']:.2f}")
     lines.append(
         f"{result['episodes']} episodes, mIoU's 95 % interval {low:.1f} to {high:.1f}, "
         f"{result['seconds_per_query']:.2f} s a query"
@@ -253,4 +361,5 @@ def _table(result: dict[str, Any]) -> str:
 
 
 def _complain(error: Exception) -> None:
-    print(f"dsvlfs: {error}", file=sys.stderr)
+    if os.environ.get("RANK", "0") == "0":  # once, however many processes Accelerate launched
+        print(f"dsvlfs: {error}", file=sys.stderr)

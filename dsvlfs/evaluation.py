@@ -1,13 +1,20 @@
-"""Measures a segmenter on fixed episodes."""
+"""Measures a segmenter on episodes, divided between Accelerate's processes."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from .data.episodes import Episode, Example
-from .metrics import SegmentationMetrics, predicted_tile
+from .data.episodes import Episode, Example, is_shared
+from .errors import InputError
+from .metrics import EpisodeCounts, SegmentationMetrics, count_episode, known_mean, predicted_tile
 from .processing import Segmentation
 
 # Files list episodes by class, so that the supports that come again are among the latest.
@@ -24,46 +31,147 @@ class Segmenter(Protocol):
         """Segments a photo."""
 
 
-def evaluate(segmenter: Segmenter, episodes: Sequence[Episode], *, mode: str) -> dict[str, Any]:
-    """Segments every episode's query.
+@dataclass(frozen=True)
+class _Outcome:
+    """What is kept of an episode."""
+
+    counts: EpisodeCounts
+    class_names: tuple[str, ...]
+    seed: int
+    seconds: float
+    base_known: bool
+    right_tile: bool | None
+
+
+def evaluate(
+    segmenter: Segmenter,
+    episodes: Sequence[Episode],
+    *,
+    mode: str,
+    workers: int = 0,
+    trained_classes: Collection[str] | None = None,
+) -> dict[str, Any]:
+    """Segments every episode's query. Accelerate's processes take an equal share each; all return the same result,
+    which does not depend on their number.
 
     Args:
         mode: which prompts the segmenter uses: "both", "semantic" (no support is shown) or "visual".
+        workers: processes that read photos ahead; 0 reads them in between.
+        trained_classes: names, in lower case, of the classes that the segmenter was trained on; the episodes' classes
+            that are among them are then reported apart.
 
     Returns:
-        `miou`, `fb_iou`, `iou` (by class) and `miou_interval_95` ([low, high], by bootstrap over episodes), in percent;
-        `episodes`, their number; `seconds_per_query`, the mean without the supports' encoding; and for mosaics
-        `right_tile`, the percentage of episodes whose tile with most predicted foreground is the class's.
+        In percent: `miou`, `fb_iou`, `iou` (by class), `boundary_iou`, `miou_interval_95` ([low, high], by bootstrap
+        over all episodes); where known, `base_false_positive_rate` (the share of the pixels of trained classes' objects
+        in the queries that the masks cover; None where no query shows any); for mosaics `right_tile`, the percentage of
+        episodes whose tile with most predicted foreground is the class's; and with `trained_classes`, `shared_classes`
+        and `new_classes`, each with its `classes` and their `miou` (None where there are none). Besides: `episodes`,
+        their number, and `seconds_per_query`, the mean without the supports' encoding.
+
+        With episodes of several seeds each measure is taken of every seed and averaged, and `miou_by_seed` and
+        `miou_std` (over the seeds, n - 1) tell how far they differ.
 
     Raises:
         InputError: an episode's photo or mask cannot be used.
     """
-    metrics = SegmentationMetrics()
-    supports: dict[tuple[str, ...], Any] = {}
-    seconds = 0.0
-    right_tiles: list[bool] = []
-    for episode in tqdm(episodes, unit="episode"):
-        support = None
-        if mode != "semantic":
-            if episode.support_ids not in supports:
-                if len(supports) == _SUPPORTS_KEPT:
-                    del supports[next(iter(supports))]
-                supports[episode.support_ids] = segmenter.encode_support(episode.support)
-            support = supports[episode.support_ids]
-        start = time.perf_counter()
-        prediction = segmenter.segment(episode.query, episode.class_name, support=support, mode=mode).mask
-        seconds += time.perf_counter() - start
-        metrics.update(episode.class_name, prediction, episode.query_mask)
-        if episode.layout is not None:
-            right_tiles.append(predicted_tile(prediction, episode.layout) == episode.position)
+    state = PartialState(cpu=not torch.cuda.is_available())
+    with state.split_between_processes(list(range(len(episodes)))) as own:
+        outcomes, failure = _run(segmenter, episodes, own, mode, workers, show_progress=state.is_main_process)
+    shares = gather_object([(outcomes, failure)])
+    for _, failure in shares:  # in every process, so that none waits for another
+        if failure is not None:
+            raise InputError(failure)
+    outcomes = [outcome for share, _ in shares for outcome in share]
+    seeds = sorted({outcome.seed for outcome in outcomes})
+    by_seed = [SegmentationMetrics(o.counts for o in outcomes if o.seed == seed) for seed in seeds]
+    pooled = SegmentationMetrics(outcome.counts for outcome in outcomes)
+
+    def over_seeds(measure: Callable[[SegmentationMetrics], float]) -> float:
+        return 100 * known_mean(measure(metrics) for metrics in by_seed)
+
+    def of_classes(names: Collection[str]) -> dict[str, Any]:
+        return {"classes": sorted(names), "miou": over_seeds(lambda m: m.miou(names)) if names else None}
+
     result = {
-        "miou": 100 * metrics.miou(),
-        "fb_iou": 100 * metrics.fb_iou(),
-        "iou": {name: 100 * iou for name, iou in metrics.iou_by_class().items()},
-        "miou_interval_95": [100 * end for end in metrics.bootstrap_interval()],
+        "miou": over_seeds(SegmentationMetrics.miou),
+        "fb_iou": over_seeds(SegmentationMetrics.fb_iou),
+        "iou": {
+            name: over_seeds(lambda m, name=name: m.iou_by_class().get(name, float("nan")))
+            for name in pooled.iou_by_class()
+        },
+        "boundary_iou": over_seeds(SegmentationMetrics.boundary_iou),
+        "miou_interval_95": [100 * end for end in pooled.bootstrap_interval()],
         "episodes": len(episodes),
-        "seconds_per_query": seconds / len(episodes),
+        "seconds_per_query": sum(outcome.seconds for outcome in outcomes) / len(episodes),
     }
-    if right_tiles:
+    if len(seeds) > 1:
+        mious = [100 * metrics.miou() for metrics in by_seed]
+        result |= {"miou_by_seed": dict(zip(map(str, seeds), mious)), "miou_std": float(np.std(mious, ddof=1))}
+    if any(outcome.base_known for outcome in outcomes):
+        rate = over_seeds(SegmentationMetrics.base_false_positive_rate)
+        result["base_false_positive_rate"] = None if np.isnan(rate) else rate
+    if trained_classes is not None:
+        names = {outcome.counts.class_name: outcome.class_names for outcome in outcomes}
+        shared = {name for name, others in names.items() if is_shared(others, trained_classes)}
+        result |= {"shared_classes": of_classes(shared), "new_classes": of_classes(names.keys() - shared)}
+    if right_tiles := [outcome.right_tile for outcome in outcomes if outcome.right_tile is not None]:
         result["right_tile"] = 100 * sum(right_tiles) / len(right_tiles)
     return result
+
+
+def _run(
+    segmenter: Segmenter,
+    episodes: Sequence[Episode],
+    indices: Sequence[int],
+    mode: str,
+    workers: int,
+    *,
+    show_progress: bool,
+) -> tuple[list[_Outcome], str | None]:
+    """Outcomes of these episodes, in order; with what could not be used, where that ended the run."""
+    # A generator of its own: the loader draws a number when it starts, which would shift a training run's.
+    loader = DataLoader(_Loading(episodes, indices), batch_size=None, num_workers=workers, generator=torch.Generator())
+    supports: dict[tuple[str, ...], Any] = {}
+    outcomes = []
+    for episode in tqdm(loader, unit="episode", disable=not show_progress):
+        if isinstance(episode, InputError):
+            return outcomes, str(episode)
+        try:
+            support = None
+            if mode != "semantic":
+                if episode.support_ids not in supports:
+                    if len(supports) == _SUPPORTS_KEPT:
+                        del supports[next(iter(supports))]
+                    supports[episode.support_ids] = segmenter.encode_support(episode.support)
+                support = supports[episode.support_ids]
+            start = time.perf_counter()
+            prediction = segmenter.segment(episode.query, episode.class_name, support=support, mode=mode).mask
+            seconds = time.perf_counter() - start
+        except InputError as error:
+            return outcomes, str(error)
+        counts = count_episode(
+            episode.class_name, prediction, episode.query_mask, episode.query_ignore, episode.query_base
+        )
+        right_tile = None
+        if episode.layout is not None:
+            right_tile = predicted_tile(prediction, episode.layout) == episode.position
+        outcomes.append(
+            _Outcome(counts, episode.class_names, episode.seed, seconds, episode.query_base is not None, right_tile)
+        )
+    return outcomes, None
+
+
+class _Loading(Dataset):
+    """Chosen episodes; one that cannot be read is its error, which a worker's raising would wrap in a traceback."""
+
+    def __init__(self, episodes: Sequence[Episode], indices: Sequence[int]) -> None:
+        self._episodes, self._indices = episodes, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, number: int) -> Episode | InputError:
+        try:
+            return self._episodes[self._indices[number]]
+        except InputError as error:
+            return error

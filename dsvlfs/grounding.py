@@ -13,6 +13,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def normalise(layers: Sequence[Tensor], centres: Sequence[Tensor], size: int) -> Tensor:
+    """Layers on one grid: each centred, and at every position of unit length.
+
+    Args:
+        layers: (batch, C_i, h_i, w_i) each.
+        centres: (C_i,) each.
+        size: side of the grid.
+
+    Returns:
+        (batch, sum of C_i, size, size).
+    """
+    normalised = []
+    for layer, centre in zip(layers, centres, strict=True):
+        if layer.shape[-1] != size:
+            layer = F.interpolate(layer, (size, size), mode="bilinear", align_corners=False)
+        normalised.append(F.normalize(layer - centre[:, None, None], dim=1))
+    return torch.cat(normalised, dim=1)
+
+
 class SemanticGrounding(nn.Module):
     """The semantic prompt's map over a photo, as a dense prompt.
 
@@ -30,18 +49,9 @@ class SemanticGrounding(nn.Module):
             nn.Conv2d(2, prompt_dim, 3, padding=1), nn.ReLU(), nn.Conv2d(prompt_dim, prompt_dim, 3, padding=1)
         )
 
-    def normalise(self, layers: Sequence[Tensor], size: int) -> Tensor:
-        """Layers (batch, C_i, h_i, w_i) to (batch, sum C_i, size, size): centred, then of unit length in each layer."""
-        normalised = []
-        for layer, centre in zip(layers, self.centre.split(self.channels), strict=True):
-            if layer.shape[-1] != size:
-                layer = F.interpolate(layer, (size, size), mode="bilinear", align_corners=False)
-            normalised.append(F.normalize(layer - centre[:, None, None], dim=1))
-        return torch.cat(normalised, dim=1)
-
     def cosine(self, prompt: Tensor, layers: Sequence[Tensor], size: int) -> Tensor:
         """Cosine of the prompt (batch, prompt_dim) with each position (batch, size, size), in the shared space."""
-        features = torch.einsum("pc,bchw->bphw", self.basis, self.normalise(layers, size))
+        features = torch.einsum("pc,bchw->bphw", self.basis, normalise(layers, self.centre.split(self.channels), size))
         return torch.einsum("bp,bphw->bhw", F.normalize(prompt, dim=1), F.normalize(features, dim=1))
 
     def forward(self, prompt: Tensor, layers: Sequence[Tensor], size: int) -> Tensor:

@@ -5,23 +5,29 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def bce_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Binary cross-entropy, the mean over pixels of each sample.
+def bce_loss(logits: Tensor, target: Tensor, counted: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy, the mean over the counted pixels of each sample.
 
     Args:
         logits: (batch, height, width).
         target: the same shape, in [0, 1].
+        counted: the same shape, in [0, 1]: the share of each pixel that counts; None counts all. A sample of which
+            nothing counts has no loss.
 
     Returns:
         (batch,)
     """
-    return F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(dim=(1, 2))
+    loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    if counted is None:
+        return loss.mean(dim=(1, 2))
+    return (loss * counted).sum(dim=(1, 2)) / counted.sum(dim=(1, 2)).clamp(min=1)
 
 
-def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """One minus the Dice coefficient of each sample; shapes as in `bce_loss`. The added one keeps it defined, and
-    nought, for an empty target that is met with an empty mask."""
+def dice_loss(logits: Tensor, target: Tensor, counted: Tensor | None = None) -> Tensor:
+    """One minus the Dice coefficient of each sample over its counted pixels; shapes as in `bce_loss`. The added one
+    keeps it defined, and nought, for an empty target that is met with an empty mask."""
     probability = torch.sigmoid(logits)
-    overlap = (probability * target).sum(dim=(1, 2))
-    total = probability.sum(dim=(1, 2)) + target.sum(dim=(1, 2))
-    return 1 - (2 * overlap + 1) / (total + 1)
+    shared, both = probability * target, probability + target
+    if counted is not None:
+        shared, both = shared * counted, both * counted
+    return 1 - (2 * shared.sum(dim=(1, 2)) + 1) / (both.sum(dim=(1, 2)) + 1)

@@ -171,6 +171,8 @@ class DSVLFSModel(nn.Module):
         use_semantic: Tensor,
         use_visual: Tensor,
         semantic_prompt: Tensor | None = None,
+        counted: Tensor | None = None,
+        text_factor: float = 1.0,
     ) -> TrainingOutput:
         """A training step's losses, one support a query.
 
@@ -181,6 +183,10 @@ class DSVLFSModel(nn.Module):
             target: (batch, height, width), in [0, 1], at the decoder's resolution.
             use_semantic, use_visual: bool (batch,), which prompt each sample is given.
             semantic_prompt: of the samples with `use_semantic`, computed before.
+            counted: (batch, height, width), in [0, 1]: the share of each pixel that the mask losses count; None
+                counts all.
+            text_factor: what the text loss is multiplied by in the weighted sum. Its mean is over the samples with
+                `use_semantic`; where a step's batch is computed in parts, those with more of them weigh more.
 
         Returns:
             Logits and losses.
@@ -207,8 +213,12 @@ class DSVLFSModel(nn.Module):
             grounded = self.ground(queries, semantic[use_semantic], embedding.shape[-1])
             visual = visual.index_add(0, use_semantic.nonzero()[:, 0], grounded.to(visual.dtype))
         logits = self.mask_decoder(embedding, semantic, visual)
-        bce, dice = bce_loss(logits, target).mean(), dice_loss(logits, target).mean()
-        loss = config.text_loss_weight * text_loss + config.bce_loss_weight * bce + config.dice_loss_weight * dice
+        bce, dice = bce_loss(logits, target, counted).mean(), dice_loss(logits, target, counted).mean()
+        loss = (
+            config.text_loss_weight * text_factor * text_loss
+            + config.bce_loss_weight * bce
+            + config.dice_loss_weight * dice
+        )
         return TrainingOutput(logits, loss, text_loss.detach(), bce.detach(), dice.detach())
 
     # Inference ---------------------------------------------------------------------------------------------------
@@ -360,19 +370,27 @@ class DSVLFSModel(nn.Module):
         trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         return {name: tensor for name, tensor in self.state_dict().items() if name in trained or name not in frozen}
 
-    def save_pretrained(self, save_directory: str | os.PathLike, *, dtype: torch.dtype | None = None) -> None:
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike,
+        *,
+        dtype: torch.dtype | None = None,
+        state_dict: dict[str, Tensor] | None = None,
+    ) -> None:
         """Writes `config.json`, `model.safetensors` with what was trained only, and the model card as `README.md`.
 
         Args:
             save_directory: made where it is missing.
             dtype: of the tensors in the file; None keeps the model's.
+            state_dict: what to write for `trained_state_dict`, gathered from where the model is divided.
         """
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         self.config.save_pretrained(folder)
         (folder / "README.md").write_text(self.card or new_card(self.config), encoding="utf-8")
         state = {
-            name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in self.trained_state_dict().items()
+            name: tensor.detach().to("cpu", dtype).contiguous()
+            for name, tensor in (state_dict or self.trained_state_dict()).items()
         }
         unfinished = folder / "model.safetensors.part"
         save_file(state, unfinished, metadata={"format": "pt"})

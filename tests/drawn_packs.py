@@ -19,7 +19,8 @@ def _draw(shape: str, colour: str, size: int = 64) -> tuple[Image.Image, Image.I
     return image, mask
 
 
-def _photo_folder(folder: Path, colours: tuple[str, ...]) -> None:
+def draw_photo_folder(folder: Path, colours: tuple[str, ...] = COLOURS, name: str = "{shape}") -> Path:
+    """A folder of photos, one a colour and shape, whose class is `name`."""
     lines = []
     for part in ("images", "masks"):
         (folder / part).mkdir(parents=True)
@@ -33,18 +34,19 @@ def _photo_folder(folder: Path, colours: tuple[str, ...]) -> None:
                 {
                     "image": f"images/{stem}.png",
                     "mask": f"masks/{stem}.png",
-                    "name": f"{colour} {shape}",
+                    "name": name.format(colour=colour, shape=shape),
                     "definition": "round" if shape == "circle" else "",
                     "hypernyms": [shape, "shape"],
                 }
             )
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return folder
 
 
 def draw_packs(root: Path) -> Path:
     """Every pack that `train/cache_features.py` reads."""
-    _photo_folder(root / "imagenet_sample" / "train", COLOURS)
-    _photo_folder(root / "clothing_sample", COLOURS[:2])
+    draw_photo_folder(root / "imagenet_sample" / "train", name="{colour} {shape}")
+    draw_photo_folder(root / "clothing_sample", COLOURS[:2], name="{colour} {shape}")
     coco = root / "coco_sample"
     (coco / "train2017").mkdir(parents=True)
     (coco / "annotations").mkdir()

@@ -205,6 +205,12 @@ def test_a_checkpoint_folder_without_a_config_is_named(tmp_path):
         DSVLFSModel.from_pretrained(tmp_path)
 
 
+def test_the_folder_of_another_model_is_named(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "hidden_size": 8}))
+    with pytest.raises(InputError, match="no DSV-LFS checkpoint"):
+        DSVLFSModel.from_pretrained(tmp_path)
+
+
 def test_wrong_requests_are_sentences(micro_model, circle):
     image, _ = circle
     with pytest.raises(InputError, match="mode 'semantics'"):

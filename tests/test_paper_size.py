@@ -1,6 +1,7 @@
 """The paper's model on the meta device: every shape, and the trained parameters against the reference's."""
 
 import itertools
+import re
 
 import pytest
 import torch
@@ -65,3 +66,27 @@ def test_trained_parameters(paper):
 
 def test_frozen_bases(paper):
     assert _count(paper.image_encoder, trained=False) == 637_026_048  # SAM ViT-H's image encoder
+
+
+def test_gradients_reach_what_the_paper_trains_and_nothing_else(paper):
+    side, grid = 1024, 64
+    pixels, vlm_pixels = (torch.empty(1, 3, size, size, device="meta") for size in (side, 336))
+    features = paper.frozen_features(View(pixels, vlm_pixels, (side, side), (side, side)))
+    layers, mask = paper.support_features(features, torch.empty(1, side, side, device="meta"))
+    # A forward pass's choices depend on values, of which there are none here: its parts are wired by hand.
+    llava = paper.semantic_encoder.llava
+    hidden = llava.model(input_ids=torch.empty(1, 20, dtype=torch.long, device="meta")).last_hidden_state
+    semantic = paper.semantic_encoder.project(hidden[:, -1])
+    visual = paper.visual_prompt(features, layers, mask, grid)
+    embedding = paper.image_embedding(features)
+    both, none = paper.mask_decoder(embedding, semantic, visual), paper.mask_decoder(embedding, None, None)
+    (both.mean() + none.mean() + llava.lm_head(hidden).mean()).backward()
+    reached = {name for name, parameter in paper.named_parameters() if parameter.grad is not None}
+    paper.zero_grad()
+    trained = re.compile(
+        r"matcher\..*|mask_decoder\.(?!position).*|semantic_encoder\.(to_prompt\..*|vlm\.base_model\.model\.("
+        r"model\.language_model\.layers\.\d+\.self_attn\.[qv]_proj\.lora_[AB]\..*"
+        r"|(model\.language_model\.embed_tokens|lm_head)\.modules_to_save\..*))"
+    )
+    assert reached == {name for name, _ in paper.named_parameters() if trained.fullmatch(name)}
+    assert reached == {name for name, parameter in paper.named_parameters() if parameter.requires_grad}

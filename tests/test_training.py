@@ -1,22 +1,25 @@
 """Scenes, episodes and the training script, on drawn packs and a toy model."""
 
-import json
-import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from cache_features import training_scenes
+import train_micro
+from cache_features import build_cache, training_scenes
 from config import TrainingConfig, load_config
 from conftest import build_micro_model
 from drawn_packs import draw_packs
-from safetensors.torch import load_file
+from run_folder import RunFolder
+from safetensors.torch import load_file, save_file
+from schedule import StepPlan, dropout_seed, learning_rate_factor
 
-import train
 from dsvlfs import InputError
 from dsvlfs.data.feature_cache import FeatureCache
 from dsvlfs.data.sampling import EpisodeDataset, collate
 from dsvlfs.data.scenes import SceneComposer
+
+CONFIGS = Path(__file__).parent.parent / "train" / "configs"
 
 SETTINGS = """
 scenes: {mosaic: 3, photo: 2, cutouts: 2, single: 2}
@@ -29,6 +32,8 @@ checkpoint_every: 2
 log_every: 2
 """
 
+WHOLE = SETTINGS.replace("text_only_steps: 3", "text_only_steps: 0")
+
 
 @pytest.fixture(scope="module")
 def packs(tmp_path_factory):
@@ -40,7 +45,7 @@ def cache(packs, tmp_path_factory):
     """A finished cache, and the settings it was built with."""
     folder = tmp_path_factory.mktemp("cache")
     (folder / "settings.yaml").write_text(SETTINGS)
-    train.build_cache(load_config(folder / "settings.yaml"), build_micro_model(), packs, folder)
+    build_cache(load_config(folder / "settings.yaml"), build_micro_model(), packs, folder)
     return folder
 
 
@@ -116,43 +121,27 @@ def test_a_misnamed_episode_keeps_its_support_and_target(cache):
         assert b.description is None
 
 
-def _train(monkeypatch, cache, packs, out, *options: str) -> None:
-    monkeypatch.setattr(train, "DSVLFSModel", lambda config: build_micro_model())
-    arguments = ["--config", cache / "settings.yaml", "--data-root", packs, "--out", out, "--cache", cache, *options]
-    monkeypatch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
-    train.main()
-
-
-def test_a_stopped_run_goes_on_to_the_same_weights(cache, packs, tmp_path, monkeypatch):
-    _train(monkeypatch, cache, packs, tmp_path / "straight")
-    whole = train.save_state
-
-    def save_and_stop(*arguments):
-        whole(*arguments)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(train, "save_state", save_and_stop)
-    with pytest.raises(KeyboardInterrupt):
-        _train(monkeypatch, cache, packs, tmp_path / "stopped")
-    with pytest.raises(KeyboardInterrupt):
-        _train(monkeypatch, cache, packs, tmp_path / "stopped", "--resume")
-    monkeypatch.setattr(train, "save_state", whole)
-    _train(monkeypatch, cache, packs, tmp_path / "stopped", "--resume")
-    straight, stopped = (
-        [json.loads(line) for line in (tmp_path / run / "losses.jsonl").read_text().splitlines()]
-        for run in ("straight", "stopped")
-    )
-    assert [entry["step"] for entry in stopped] == [2, 4, 6]
-    for mine, other in zip(straight, stopped):
-        assert mine["loss"] == pytest.approx(other["loss"], abs=1e-6)
-    straight, stopped = (load_file(tmp_path / run / "last" / "model.safetensors") for run in ("straight", "stopped"))
-    torch.testing.assert_close(straight, stopped, atol=1e-5, rtol=0)
-
-
 def test_the_learning_rate_rises_and_falls():
     config = TrainingConfig(steps=1000, warmup_steps=100)
-    factors = [train.learning_rate_factor(step, config) for step in (0, 99, 100, 550, 999)]
+    factors = [learning_rate_factor(step, config) for step in (0, 99, 100, 550, 999)]
     assert factors == pytest.approx([0.01, 1.0, 1.0, 0.5, 1 / 900], abs=1e-3)
+
+
+def test_a_step_is_divided_without_rest():
+    plan = StepPlan(batch_size=12, micro_batch_size=2, processes=3)
+    assert (plan.size, plan.accumulation) == (2, 2)
+    shares = [list(plan.episodes(range(5, 7), process)) for process in range(3)]
+    assert shares[1] == [[62, 63], [68, 69], [74, 75], [80, 81]]
+    assert sorted(index for share in shares for batch in share for index in batch) == list(range(60, 84))
+    assert StepPlan(batch_size=12, micro_batch_size=None, processes=3).size == 4
+    for micro_batch_size in (5, None):
+        with pytest.raises(InputError, match="divided evenly"):
+            StepPlan(batch_size=12, micro_batch_size=micro_batch_size, processes=7 if micro_batch_size is None else 1)
+
+
+def test_every_micro_batch_has_a_dropout_of_its_own():
+    seeds = {dropout_seed(seed, step, number) for seed in range(2) for step in range(5) for number in range(5)}
+    assert len(seeds) == 50
 
 
 def test_a_setting_that_there_is_not_is_named(tmp_path):
@@ -161,7 +150,21 @@ def test_a_setting_that_there_is_not_is_named(tmp_path):
         load_config(tmp_path / "wrong.yaml")
 
 
-@pytest.mark.parametrize("setting", ["size: large", "steps: many", "warmup_steps: 0", "scenes: {mosaics: 3}", "[1, 2]"])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "size: large",
+        "steps: many",
+        "warmup_steps: 0",
+        "scenes: {mosaics: 3}",
+        "scenes: 3",
+        "[1, 2]",
+        "micro_batch_size: 0",
+        "mixed_precision: fp8",
+        "misnamed: 2",
+        "validation_every: -1",
+    ],
+)
 def test_settings_that_cannot_be_are_named(tmp_path, setting):
     (tmp_path / "wrong.yaml").write_text(setting)
     with pytest.raises(InputError):
@@ -170,14 +173,79 @@ def test_settings_that_cannot_be_are_named(tmp_path, setting):
 
 def test_a_cache_of_other_settings_is_refused(cache, packs):
     with pytest.raises(InputError, match="other settings"):
-        train.build_cache(TrainingConfig(), build_micro_model(), packs, cache)
+        build_cache(TrainingConfig(), build_micro_model(), packs, cache)
+
+
+@pytest.mark.parametrize("name", ["tiny", "coco-20i", "pascal-5i"])
+def test_the_configs_that_come_along_are_read(name):
+    config = load_config(CONFIGS / f"{name}.yaml", fold=2)
+    assert config.fold == 2
+    if name != "tiny":
+        assert (config.size, config.dataset) == ("paper", name)
+        assert (config.steps, config.batch_size) == (10 * 500, 2 * 10)  # arXiv 2503.04006: 10 epochs of 500 steps
+        assert config.always_whole
 
 
 def test_a_run_is_neither_overwritten_nor_resumed_as_another(tmp_path):
-    train._open_run(tmp_path / "run", TrainingConfig(), resume=False)
+    run = RunFolder(tmp_path / "run")
+    run.open(TrainingConfig(), resume=False)
+    run.open(TrainingConfig(steps=7), resume=False)  # the first saved nothing
+    run.last.mkdir()
+    (run.last / "progress.json").write_text('{"step": 2}')
     with pytest.raises(InputError, match="holds a run already"):
-        train._open_run(tmp_path / "run", TrainingConfig(), resume=False)
+        run.open(TrainingConfig(steps=7), resume=False)
     with pytest.raises(InputError, match="other settings"):
-        train._open_run(tmp_path / "run", TrainingConfig(steps=7), resume=True)
+        run.open(TrainingConfig(steps=8), resume=True)
+    run.open(TrainingConfig(steps=7, workers=3), resume=True)
     with pytest.raises(InputError, match="no run"):
-        train._open_run(tmp_path / "none", TrainingConfig(), resume=True)
+        RunFolder(tmp_path / "none").open(TrainingConfig(), resume=True)
+
+
+def test_a_resumed_log_ends_where_the_state_does(tmp_path):
+    run = RunFolder(tmp_path)
+    run.open(TrainingConfig(), resume=False)
+    for step in (1, 2, 3):
+        run.log("losses.jsonl", {"step": step})
+    with (tmp_path / "losses.jsonl").open("a") as log:
+        log.write('{"step": 4, "lo')
+    run.last.mkdir()
+    (run.last / "progress.json").write_text('{"step": 2}')
+    run.open(TrainingConfig(), resume=True)
+    assert (tmp_path / "losses.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+def test_a_start_that_failed_can_be_made_again(cache, packs, tmp_path):
+    with pytest.raises(InputError):
+        _train(cache, tmp_path / "nowhere", tmp_path / "run")
+    _train(cache, packs, tmp_path / "run")
+    assert (tmp_path / "run" / "final" / "model.safetensors").exists()
+    with pytest.raises(InputError, match="holds a run already"):
+        _train(cache, packs, tmp_path / "run")
+
+
+def test_a_run_can_start_from_a_checkpoint(cache, packs, tmp_path):
+    start = build_micro_model()
+    with torch.no_grad():
+        for parameter in start.parameters():
+            if parameter.requires_grad:
+                parameter += 0.01
+    start.save_pretrained(tmp_path / "start")
+    with pytest.raises(InputError, match="text_only_steps"):
+        _train(cache, packs, tmp_path / "run", "--start-from", tmp_path / "start")
+    # A first step at so low a rate that it changes nothing.
+    (tmp_path / "settings.yaml").write_text(WHOLE + "learning_rate: 1.0e-12")
+    _train(cache, packs, tmp_path / "run", "--start-from", tmp_path / "start", config=tmp_path / "settings.yaml")
+    begun, started = (load_file(tmp_path / path / "model.safetensors") for path in ("start", "run/last"))
+    torch.testing.assert_close(started, begun, rtol=0, atol=1e-6)
+
+
+def test_a_checkpoint_of_another_model_is_no_start(cache, packs, tmp_path):
+    save_file({"embed_tokens.weight": torch.zeros(2)}, tmp_path / "model.safetensors")
+    (tmp_path / "settings.yaml").write_text(WHOLE)
+    with pytest.raises(InputError, match="does not fit"):
+        _train(cache, packs, tmp_path / "run", "--start-from", tmp_path, config=tmp_path / "settings.yaml")
+
+
+def _train(cache, packs, out, *options, config=None) -> None:
+    config = config or cache / "settings.yaml"
+    train_micro.run("--config", config, "--data-root", packs, "--out", out, "--cache", cache, *options)

@@ -18,7 +18,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from dsvlfs.configuration import DSVLFSConfig
 from dsvlfs.data.feature_cache import FeatureCache
+from dsvlfs.grounding import normalise
 from dsvlfs.modeling import DSVLFSModel
 
 Text = tuple[str, str | None]
@@ -69,10 +71,12 @@ def _key(text: Text) -> str:
 
 @dataclass(frozen=True)
 class _Objects:
-    """The cache's supports: normalised features (objects, features), and each one's entry in the cache."""
+    """The cache's supports: features (objects, features) of unit length, their entries in it, and the mean that was
+    taken off the features."""
 
     features: Tensor
     entries: list[dict]
+    centre: Tensor
 
     def rows_of_name(self) -> dict[str, list[int]]:
         rows = defaultdict(list)
@@ -86,17 +90,19 @@ class SemanticAlignment:
     """Fits the model's semantic prompt to the supports of a feature cache: the standardisation of the state, the
     projection to the prompt, and the space of `SemanticGrounding`.
 
-    The model gets the fit to all classes. For training there is a second fit, `held_out_prompts`: there no family of
-    classes was used to predict its own members, so the decoder learns to trust a name as far as a new one deserves.
+    A model gets the fit to all classes (`apply`). For training there is a second fit, `held_out_prompts`: there no
+    family of classes was used to predict its own members, so the decoder learns to trust a name as far as a new one
+    deserves.
 
     Args:
-        model: the tiny size; its `semantic_encoder` and `grounding` are set.
+        model: the tiny size; it is left as it is.
         cache: finished.
         states: of the same model.
     """
 
     def __init__(self, model: DSVLFSModel, cache: FeatureCache, states: TextStates) -> None:
-        objects = _read_objects(model, cache)
+        objects = _read_objects(model.config, cache)
+        self._centre = objects.centre
         rows_of_name = objects.rows_of_name()
         shown = [item for query in cache.names("queries").values() for item in query["objects"]]
         definitions = {(e["names"][0], e["definition"]) for e in (*objects.entries, *shown) if e["definition"]}
@@ -104,21 +110,16 @@ class SemanticAlignment:
         self._texts = [*((name, None) for name in names), *sorted(definitions)]
         rows = [rows_of_name.get(name, []) for name, _ in self._texts]
         state = states(self._texts)
-        mean, scale = state.mean(dim=0), 1 / state.std(dim=0, correction=0).clamp(min=1e-3)
-        standard = ((state - mean) * scale).double()
-        basis = torch.zeros_like(model.grounding.basis)
-        directions = torch.linalg.svd(objects.features, full_matrices=False).Vh[: len(basis)]
-        basis[: len(directions)] = directions  # fewer objects than dimensions leave some empty
-        looks = (objects.features @ basis.T).double()
+        self._mean, self._scale = state.mean(dim=0), 1 / state.std(dim=0, correction=0).clamp(min=1e-3)
+        standard = ((state - self._mean) * self._scale).double()
+        self._basis = torch.zeros(model.config.prompt_dim, objects.features.shape[1])
+        directions = torch.linalg.svd(objects.features, full_matrices=False).Vh[: len(self._basis)]
+        self._basis[: len(directions)] = directions  # fewer objects than dimensions leave some empty
+        looks = (objects.features @ self._basis.T).double()
         weights = _ridge(standard, looks, rows)
         # Prompts have the scale of the decoder's own tokens.
         factor = model.config.prompt_dim**0.5 / (standard @ weights).norm(dim=1).mean().clamp(min=1e-6)
-        encoder = model.semantic_encoder
-        with torch.no_grad():
-            encoder.state_mean.copy_(mean)
-            encoder.state_scale.copy_(scale)
-            model.grounding.basis.copy_(basis)
-        _set_linear(encoder.to_prompt, weights * factor)
+        self._weights = (weights * factor).float()
         folds = _folds(objects.entries, rows_of_name)
         self._held_out = (standard @ weights * factor).float()
         fold_of_text = torch.tensor([mode([folds[i] for i in own]) if own else -1 for own in rows])
@@ -129,26 +130,34 @@ class SemanticAlignment:
         self._index = {text: index for index, text in enumerate(self._texts)}
         self.accuracy = _tile_accuracy(self._held_out, looks.float(), rows)
 
+    @torch.no_grad()
+    def apply(self, model: DSVLFSModel) -> None:
+        """Sets the model's standardisation, projection and grounding space; other weights keep theirs."""
+        encoder, grounding = model.semantic_encoder, model.grounding
+        encoder.state_mean.copy_(self._mean)
+        encoder.state_scale.copy_(self._scale)
+        _set_linear(encoder.to_prompt, self._weights)
+        grounding.centre.copy_(self._centre)
+        grounding.basis.copy_(self._basis)
+
     def held_out_prompts(self, texts: list[Text]) -> Tensor:
         """Semantic prompts (len(texts), prompt_dim) of texts of the cache, each from a fit without its family."""
         return self._held_out[[self._index[text] for text in texts]]
 
 
-def _read_objects(model: DSVLFSModel, cache: FeatureCache) -> _Objects:
-    """Reads the supports, and sets the centre of `model.grounding` to their mean."""
-    numbers = [model.config.correlation_layers.index(name) for name in model.config.grounding_layers]
+def _read_objects(config: DSVLFSConfig, cache: FeatureCache) -> _Objects:
+    numbers = [config.correlation_layers.index(name) for name in config.grounding_layers]
     names = cache.names("supports")
     loaded = [cache.load("supports", stem) for stem in names]
-    layers = [torch.stack([tensors[f"layer.{n}"] for tensors in loaded]).float() for n in numbers]
     mask = torch.stack([tensors["mask"] for tensors in loaded]).float() / 255
     kept = mask.sum(dim=(1, 2)) > 0
-    layers, mask = [layer[kept] for layer in layers], mask[kept]
-    weight = (mask / mask.sum(dim=(1, 2), keepdim=True))[:, None]
-    with torch.no_grad():
-        model.grounding.centre.copy_(torch.cat([(layer * weight).sum(dim=(2, 3)).mean(dim=0) for layer in layers]))
-        positions = model.grounding.normalise(layers, mask.shape[-1])
+    layers = [torch.stack([tensors[f"layer.{n}"] for tensors in loaded])[kept].float() for n in numbers]
+    weight = (mask / mask.sum(dim=(1, 2), keepdim=True))[kept, None]
+    centres = [(layer * weight).sum(dim=(2, 3)).mean(dim=0) for layer in layers]
+    positions = normalise(layers, centres, mask.shape[-1])
     features = F.normalize((positions * weight).sum(dim=(2, 3)), dim=1)
-    return _Objects(features, [entry for entry, keep in zip(names.values(), kept) if keep])
+    entries = [entry for entry, keep in zip(names.values(), kept) if keep]
+    return _Objects(features, entries, torch.cat(centres))
 
 
 def _ridge(states: Tensor, looks: Tensor, rows: list[list[int]]) -> Tensor:
@@ -167,12 +176,11 @@ def _set_linear(projection: torch.nn.Sequential, weights: Tensor) -> None:
     weights and start unread."""
     first, _, last = projection
     size = weights.shape[1]
-    with torch.no_grad():
-        first.weight[: 2 * size] = torch.cat([weights, -weights], dim=1).T
-        first.bias[: 2 * size] = 0
-        last.weight.zero_()
-        last.weight[:, : 2 * size] = torch.cat([torch.eye(size), -torch.eye(size)], dim=1)
-        last.bias.zero_()
+    first.weight[: 2 * size] = torch.cat([weights, -weights], dim=1).T
+    first.bias[: 2 * size] = 0
+    last.weight.zero_()
+    last.weight[:, : 2 * size] = torch.cat([torch.eye(size), -torch.eye(size)], dim=1)
+    last.bias.zero_()
 
 
 def _folds(entries: list[dict], rows_of_name: dict[str, list[int]]) -> list[int]:

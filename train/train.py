@@ -1,209 +1,284 @@
-"""Trains DSV-LFS on cached frozen features: `accelerate launch train/train.py --config train/configs/tiny.yaml ...`.
+"""Trains DSV-LFS: `accelerate launch train/train.py --config train/configs/NAME.yaml --data-root DATA --out RUN`.
 
-The first `text_only_steps` train the matcher, the decoder and the projection against a language model that reads the
-class alone; the rest train everything, LoRA and LLaVA's projector included, with the photo in the question. A run
-writes its state as it goes; started again with `--resume`, it goes on with the same episodes.
+With packs (`tiny.yaml`) the frozen features are computed once and kept; with a named data set each step computes those
+of its own photos. In the first `text_only_steps` the language model reads the class alone and is left as it is, and
+the semantic prompt as `alignment.py` fits it; the others train everything, LoRA and LLaVA's projector included, with
+the photo in the question.
+
+A run writes its state as it goes; killed and started again with `--resume`, it goes on with the same episodes.
 """
 
 import argparse
-import json
 import os
-import shutil
 import sys
 import time
-from dataclasses import asdict
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import set_seed
-from alignment import SemanticAlignment, TextStates
-from cache_features import build_cache
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import DistributedType, set_seed
 from config import TrainingConfig, load_config
+from episode_losses import EpisodeLosses, build_model
+from PIL import Image
+from run_folder import RunFolder
+from schedule import StepPlan, dropout_seed, learning_rate_factor
+from sources import Episodes, open_episodes
 from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
+from validation import validate
 
 from dsvlfs.bases import BaseNotAvailableError
-from dsvlfs.configuration import DSVLFSConfig
-from dsvlfs.data.sampling import EpisodeDataset, TrainingBatch, collate
+from dsvlfs.data.photo_episodes import PhotoBatch
+from dsvlfs.data.sampling import TrainingBatch
 from dsvlfs.errors import InputError
-from dsvlfs.modeling import DSVLFSModel, TrainingOutput
+
+FIGURES = ("loss", "text_loss", "bce_loss", "dice_loss", "iou_both", "iou_semantic", "iou_visual")
 
 
-def save_state(folder: Path, model: DSVLFSModel, optimizer: torch.optim.Optimizer, step: int) -> None:
-    """Writes what a resumed run needs, whole or not at all."""
-    unfinished = folder.with_name(folder.name + ".part")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    model.save_pretrained(unfinished)
-    torch.save(
-        {"optimizer": optimizer.state_dict(), "step": step, "random": torch.get_rng_state()},
-        unfinished / "training.pt",
-    )
-    old = folder.with_name(folder.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(unfinished, folder)
-    shutil.rmtree(old, ignore_errors=True)
+class Trainer:
+    """The steps of a run.
+
+    Args:
+        config: the run's settings.
+        accelerator: from `start`.
+        losses, optimizer: as Accelerate prepared them.
+        plan: of the steps.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        accelerator: Accelerator,
+        losses: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        plan: StepPlan,
+    ) -> None:
+        self.config, self.accelerator, self.plan = config, accelerator, plan
+        self.losses, self.optimizer = losses, optimizer
+        self.trained = [parameter for parameter in losses.parameters() if parameter.requires_grad]
+
+    def batches(self, episodes: Episodes, done: int) -> Iterator[list[TrainingBatch | PhotoBatch]]:
+        """This process's micro-batches of each step after `done`."""
+        plan, process = self.plan, self.accelerator.process_index
+        loader = DataLoader(
+            episodes.training,
+            batch_sampler=list(plan.episodes(range(done, self.config.steps), process)),
+            collate_fn=episodes.collate,
+            num_workers=self.config.workers,
+            pin_memory=self.accelerator.device.type == "cuda",
+            generator=torch.Generator(),  # of its own: a loader draws a number when it starts
+        )
+        batches = iter(loader)
+        for _ in range(done, self.config.steps):
+            yield [next(batches) for _ in range(plan.accumulation)]
+
+    def step(self, number: int, batches: list[TrainingBatch | PhotoBatch]) -> dict[str, list[float]]:
+        """One optimiser step.
+
+        Args:
+            number: of the step, from 0.
+            batches: this process's micro-batches.
+
+        Returns:
+            Sum and count of each of `FIGURES` over the whole step, all processes together.
+        """
+        config, accelerator, plan = self.config, self.accelerator, self.plan
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.learning_rate * learning_rate_factor(number, config)
+        text_only = number < config.text_only_steps
+        # The text loss is a mean over the whole step's questions, which the micro-batches share unevenly.
+        questions = accelerator.reduce(
+            torch.tensor(sum(len(batch.names) for batch in batches), device=accelerator.device), "sum"
+        ).item()
+        micro_batches = plan.accumulation * plan.processes
+        figures = torch.zeros(2, len(FIGURES), dtype=torch.float64, device=accelerator.device)
+        for micro, batch in zip(plan.numbers(accelerator.process_index), batches, strict=True):
+            torch.manual_seed(dropout_seed(config.seed, number, micro))
+            batch = batch.to(accelerator.device)
+            with accelerator.accumulate(self.losses):
+                factor = len(batch.names) * micro_batches / max(1, questions)
+                output = self.losses(batch, text_only=text_only, text_factor=factor)
+                accelerator.backward(output["loss"])
+                if accelerator.sync_gradients:
+                    accelerator.clip_grad_norm_(self.trained, config.clip_norm)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+            figures += _figures(output, batch, text_only=text_only)
+        sums, counts = accelerator.reduce(figures, "sum").tolist()
+        return {name: [total, count] for name, total, count in zip(FIGURES, sums, counts)}
 
 
-def load_state(folder: Path, model: DSVLFSModel, optimizer: torch.optim.Optimizer) -> int:
-    """Reads what `save_state` wrote; returns the number of steps done, 0 where it wrote nothing yet.
+def start(config: TrainingConfig, out: Path) -> tuple[Accelerator, StepPlan]:
+    """Joins the processes that the launcher started, and divides the steps between them.
 
     Raises:
-        InputError: the folder's model is damaged.
+        InputError: the settings do not fit the launcher's.
     """
-    if not folder.exists():  # killed between two renames, or before the first
-        folder = folder.with_name(folder.name + ".old")
-        if not folder.exists():
-            return 0
-    model.load_trained(folder / "model.safetensors")
-    state = torch.load(folder / "training.pt", weights_only=True)
-    optimizer.load_state_dict(state["optimizer"])
-    torch.set_rng_state(state["random"])
-    return state["step"]
+    plan = StepPlan(config.batch_size, config.micro_batch_size, int(os.environ.get("WORLD_SIZE", 1)))
+    on_gpu = torch.cuda.is_available()
+    accelerator = Accelerator(
+        cpu=not on_gpu,
+        mixed_precision=config.mixed_precision if on_gpu else "no",
+        gradient_accumulation_steps=plan.accumulation,
+        log_with="tensorboard",
+        project_dir=out,
+        # Where a prompt can be missing, so can the gradients of its part, in one process and not in another.
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(find_unused_parameters=not config.always_whole, gradient_as_bucket_view=True)
+        ],
+    )
+    divided = accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+    if divided and not config.always_whole:
+        raise InputError(
+            "FSDP and DeepSpeed need every part in every process and step; set visual_only, semantic_only and "
+            "text_only_steps to 0, or launch without them."
+        )
+    if accelerator.distributed_type == DistributedType.FSDP and not accelerator.is_fsdp2:
+        raise InputError("FSDP is used in its second version; set fsdp_version: 2 in Accelerate's settings.")
+    return accelerator, plan
 
 
-def intersection_over_union(output: TrainingOutput, target: Tensor) -> Tensor:
-    """IoU (batch,) of the masks at probability 0.5."""
-    predicted, wanted = output.logits > 0, target > 0.5
-    overlap = (predicted & wanted).sum(dim=(1, 2))
-    return overlap / (predicted | wanted).sum(dim=(1, 2)).clamp(min=1)
-
-
-def learning_rate_factor(step: int, config: TrainingConfig) -> float:
-    """Linear warm-up, then linear decay to nought at the last step."""
-    return min((step + 1) / config.warmup_steps, (config.steps - step) / max(1, config.steps - config.warmup_steps))
-
-
-def main() -> None:
-    """Trains."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, required=True, help="settings (YAML)")
-    parser.add_argument("--data-root", type=Path, required=True, help="folder of the training packs")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--cache", type=Path, help="folder of the frozen features; default: OUT/cache")
-    parser.add_argument("--start-from", type=Path, help="folder of a checkpoint whose weights are the start")
-    parser.add_argument("--resume", action="store_true", help="go on where OUT stopped")
-    arguments = parser.parse_args()
-    config = load_config(arguments.config)
-    accelerator = Accelerator(log_with="tensorboard", project_dir=arguments.out, cpu=not torch.cuda.is_available())
-    if accelerator.num_processes > 1 or accelerator.mixed_precision != "no":
-        raise InputError("Training runs in one process and full precision so far; launch it with --num_processes 1.")
-    last = arguments.out / "last"
-    _open_run(arguments.out, config, resume=arguments.resume)
-    accelerator.init_trackers("curves")
+def train(config: TrainingConfig, arguments: argparse.Namespace) -> None:
+    """A run, or what is left of it."""
+    if arguments.start_from and config.text_only_steps:
+        raise InputError(
+            "text_only_steps suppose a language model that is not adapted yet; set them to 0 to use --start-from."
+        )
+    accelerator, plan = start(config, arguments.out)
+    is_main = accelerator.is_main_process
+    run = RunFolder(arguments.out)
+    if is_main:
+        run.open(config, resume=arguments.resume)
+    accelerator.wait_for_everyone()
+    progress = run.progress()
+    accelerator.init_trackers("curves", init_kwargs={"tensorboard": {"purge_step": progress.step + 1}})
     set_seed(config.seed)
-    model = DSVLFSModel(getattr(DSVLFSConfig, config.size)())
-    if arguments.start_from:
+    model = build_model(config, accelerator)
+    if progress.step:
+        model.load_trained(run.last / "model.safetensors")
+    elif arguments.start_from:
         model.load_trained(arguments.start_from / "model.safetensors")
     cache_folder = arguments.cache or arguments.out / "cache"
-    cache = build_cache(config, model.eval(), arguments.data_root, cache_folder)
-    alignment = None
-    if config.text_only_steps:
-        alignment = SemanticAlignment(model, cache, TextStates(model, cache_folder / "texts.safetensors"))
-        print(f"Held-out names find their own photo among four in {alignment.accuracy:.0%}.")
+    episodes = open_episodes(config, model.eval(), arguments.data_root, cache_folder)
+    if episodes.alignment is not None:
+        accelerator.print(f"Held-out names find their own photo among four in {episodes.alignment.accuracy:.0%}.")
+        if not progress.step:
+            episodes.alignment.apply(model)
+    losses = EpisodeLosses(model, episodes.alignment).train()
     optimizer = torch.optim.AdamW(
         [parameter for parameter in model.parameters() if parameter.requires_grad],
         lr=config.learning_rate,
         betas=config.betas,
         weight_decay=0.0,
     )
-    done = load_state(last, model, optimizer) if arguments.resume else 0
-    scheduler = LambdaLR(optimizer, lambda step: learning_rate_factor(done + step, config))
-    episodes = EpisodeDataset(
-        cache,
-        length=config.steps * config.batch_size,
-        seed=config.seed,
-        kind_weights=config.kind_weights,
-        visual_only=config.visual_only,
-        semantic_only=config.semantic_only,
-        description_share=config.description_share,
-        misnamed=config.misnamed,
-    )
-    remaining = Subset(episodes, range(done * config.batch_size, len(episodes)))
-    # A generator of its own: the loader draws a number when it starts, which would shift a resumed run's dropout.
-    loader = DataLoader(remaining, batch_size=config.batch_size, collate_fn=collate, generator=torch.Generator())
-    model.to(accelerator.device).train()
-    optimizer = accelerator.prepare(optimizer)
-    recent: list[dict[str, float]] = []
+    losses, optimizer = accelerator.prepare(losses, optimizer)
+    model = accelerator.unwrap_model(losses).model
+    run.load_state(model, optimizer)
+    trainer = Trainer(config, accelerator, losses, optimizer, plan)
     started = time.time()
-    with (arguments.out / "losses.jsonl").open("a") as log:
-        bar = tqdm(loader, initial=done, total=config.steps, unit="step", disable=not accelerator.is_main_process)
-        for step, batch in enumerate(bar, done + 1):
-            batch = batch.to(accelerator.device)
-            output = training_step(model, batch, alignment if step <= config.text_only_steps else None)
-            optimizer.zero_grad()
-            accelerator.backward(output.loss)
-            accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
-            optimizer.step()
-            scheduler.step()
-            recent.append(_figures(output, batch))
-            if step % config.log_every == 0:
-                means = {k: sum(v) / len(v) for k in recent[-1] if (v := [r[k] for r in recent if r[k] == r[k]])}
-                recent.clear()
-                accelerator.log(means, step=step)
-                log.write(json.dumps({"step": step, "seconds": round(time.time() - started, 1)} | means) + "\n")
-                log.flush()
-                bar.set_postfix({k: f"{v:.3f}" for k, v in means.items()})
-            if step % config.checkpoint_every == 0 or step == config.steps:
-                save_state(last, model, optimizer, step)
-    accelerator.end_training()
-    model.save_pretrained(arguments.out / "final", dtype=torch.float16)
-
-
-def _open_run(out: Path, config: TrainingConfig, *, resume: bool) -> None:
-    """Writes the run's settings; or, to resume, checks them.
-
-    Raises:
-        InputError: there is a run already, or none to resume, or one with other settings.
-    """
-    settings, text = out / "training.json", json.dumps(asdict(config), indent=2) + "\n"
-    if not resume:
-        if settings.exists():
-            raise InputError(f"{out} holds a run already; go on with --resume, or give another --out.")
-        out.mkdir(parents=True, exist_ok=True)
-        settings.write_text(text)
-    elif not settings.exists():
-        raise InputError(f"{out} holds no run; start one without --resume.")
-    elif settings.read_text() != text:
-        raise InputError(f"The run in {out} was started with other settings; resume it with its own.")
-
-
-def training_step(model: DSVLFSModel, batch: TrainingBatch, alignment: SemanticAlignment | None) -> TrainingOutput:
-    """The losses of a batch; with `alignment`, the class is read without the photo."""
-    question = prompt = None
-    if batch.names and alignment is not None:
-        prompt = alignment.held_out_prompts(batch.names).to(model.device)
-    elif batch.names:
-        question = model.processor.question(batch.names).to(model.device)
-    return model(
-        batch.features,
-        batch.support_layers,
-        batch.support_mask,
-        question,
-        batch.target,
-        use_semantic=batch.use_semantic,
-        use_visual=batch.use_visual,
-        semantic_prompt=prompt,
+    bar = tqdm(
+        trainer.batches(episodes, progress.step),
+        initial=progress.step,
+        total=config.steps,
+        unit="step",
+        disable=not is_main,
     )
+    for batches in bar:
+        figures = trainer.step(progress.step, batches)
+        progress.step += 1
+        progress.figures = {
+            name: [a + b for a, b in zip(progress.figures.get(name, (0, 0)), new)] for name, new in figures.items()
+        }
+        if _due(progress.step, config.log_every):
+            means = {name: total / count for name, (total, count) in progress.figures.items() if count}
+            progress.figures = {}
+            _log(accelerator, run, "losses.jsonl", progress.step, {"seconds": round(time.time() - started, 1)}, means)
+            bar.set_postfix({name: f"{mean:.3f}" for name, mean in means.items()})
+        if episodes.validation is not None and _due(progress.step, config.validation_every, config.steps):
+            miou, picture = validate(
+                losses,
+                episodes.validation,
+                accelerator,
+                batch_size=plan.size,
+                workers=config.workers,
+                pictures=config.validation_pictures,
+            )
+            _log(accelerator, run, "validation.jsonl", progress.step, {}, {"validation_miou": miou})
+            if is_main and picture is not None:
+                _show(accelerator, run, progress.step, picture)
+            if miou > progress.best:
+                progress.best = miou
+                run.save_checkpoint("best", model, is_main=is_main)
+        if _due(progress.step, config.checkpoint_every, config.steps):
+            run.save_state(model, optimizer, progress, is_main=is_main)
+    run.save_checkpoint("final", model, is_main=is_main)
+    accelerator.end_training()
 
 
-def _figures(output: TrainingOutput, batch: TrainingBatch) -> dict[str, float]:
-    iou = intersection_over_union(output, batch.target)
-    modes = {
-        "both": batch.use_semantic & batch.use_visual,
-        "semantic": batch.use_semantic & ~batch.use_visual,
-        "visual": ~batch.use_semantic & batch.use_visual,
-    }
-    losses = {name: getattr(output, name).item() for name in ("loss", "text_loss", "bce_loss", "dice_loss")}
-    return losses | {f"iou_{mode}": iou[chosen].mean().item() for mode, chosen in modes.items()}
+def main() -> None:
+    """Trains."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, required=True, help="settings (YAML)")
+    parser.add_argument("--data-root", type=Path, required=True, help="folder of the training packs or the data set")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--fold", type=int, help="of the data set, in place of the settings' own")
+    parser.add_argument("--cache", type=Path, help="folder of the frozen features; default: OUT/cache")
+    parser.add_argument("--start-from", type=Path, help="folder of a checkpoint whose weights are the start")
+    parser.add_argument("--resume", action="store_true", help="go on where OUT stopped")
+    arguments = parser.parse_args()
+    train(load_config(arguments.config, fold=arguments.fold), arguments)
+
+
+def _due(step: int, every: int, last: int | None = None) -> bool:
+    return every > 0 and (step % every == 0 or step == last)
+
+
+def _figures(output: dict[str, Tensor], batch: TrainingBatch | PhotoBatch, *, text_only: bool) -> Tensor:
+    """Sums and counts (2, figures) of `FIGURES` over a micro-batch. The loss counts once, for it has its share of the
+    step's text loss already."""
+    episodes = len(batch.target)
+    questions = 0 if text_only else len(batch.names)
+    predicted, wanted = output["logits"] > 0, batch.target > 0.5
+    if batch.counted is not None:
+        predicted, wanted = predicted & (batch.counted > 0.5), wanted & (batch.counted > 0.5)
+    iou = (predicted & wanted).sum(dim=(1, 2)) / (predicted | wanted).sum(dim=(1, 2)).clamp(min=1)
+    semantic, visual = batch.use_semantic, batch.use_visual
+    modes = [semantic & visual, semantic & ~visual, ~semantic & visual]
+    sums = [
+        output["loss"].detach(),
+        output["text_loss"] * questions,
+        output["bce_loss"] * episodes,
+        output["dice_loss"] * episodes,
+        *((iou * chosen).sum() for chosen in modes),
+    ]
+    counts = [1, questions, episodes, episodes, *(chosen.sum() for chosen in modes)]
+    return torch.stack(
+        [torch.as_tensor(value, dtype=torch.float64, device=iou.device) for value in sums + counts]
+    ).view(2, -1)
+
+
+def _log(
+    accelerator: Accelerator, run: RunFolder, name: str, step: int, more: dict[str, Any], means: dict[str, float]
+) -> None:
+    accelerator.log(means, step=step)
+    if accelerator.is_main_process:
+        run.log(name, {"step": step} | more | means)
+
+
+def _show(accelerator: Accelerator, run: RunFolder, step: int, picture: Any) -> None:
+    """A validation's picture, as a file and in TensorBoard."""
+    folder = run.folder / "pictures"
+    folder.mkdir(exist_ok=True)
+    Image.fromarray(picture).save(folder / f"{step:06d}.png")
+    accelerator.get_tracker("tensorboard").log_images({"validation": picture[None]}, step=step, dataformats="NHWC")
 
 
 if __name__ == "__main__":
     try:
         main()
     except (InputError, BaseNotAvailableError) as error:
-        sys.exit(f"train.py: {error}")
+        # A worker's error carries its traceback; what it says comes last.
+        sys.exit(f"train.py: {str(error).strip().splitlines()[-1].removeprefix('dsvlfs.errors.InputError: ')}")

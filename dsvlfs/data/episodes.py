@@ -1,24 +1,29 @@
 """Fixed few-shot episodes from a JSON-lines file, so that whoever measures on it gets comparable numbers.
 
-A line is an episode: `class_name`, `query` (one photo) and `support` (K photos). There are three kinds of file:
+A line is an episode: `class_name`, `query` (one photo) and `support` (K photos). There are four kinds of file:
 
 - single: photos are stems of a folder with a `metadata.jsonl`;
 - mosaic: as single, but the query is the tile at `position` of a 2 x 2 scene, three `distractors` fill the others, in
   order, and only the query photo's mask counts;
-- COCO: photos are COCO's image ids, and a mask is the union of the instances of `category_id`.
+- COCO: photos are COCO's image ids, and a mask is the union of the instances of `category_id`;
+- named: photos are `photo_id`s of the test photos of the named set `data_set`, and `class_name` is one of its classes;
+  `fold` says which classes are the test's, `seed` which repetition of the protocol a line belongs to.
 """
 
+import io
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from datasets import Image as ImageFeature
 from PIL import Image
 
 from ..errors import InputError
-from ..processing import load_mask, load_photo
+from ..processing import load_mask, load_photo, open_image
+from .named_sets import class_names, load_index, split_classes
 from .photos import read_coco, read_json_lines, union_mask
 from .scenes import compose_mosaic
 
@@ -37,6 +42,10 @@ class Episode:
         query_mask: bool (height, width) of the class in the query.
         support: K RGB photos, each with its mask of the class, bool (height, width).
         support_ids: one for each support photo with its mask, unique in the file: equal ids are equal supports.
+        class_names: every name of the class.
+        seed: of the repetition that the episode belongs to; figures are averaged over the seeds.
+        query_ignore: bool (height, width), pixels that do not count; None where all do.
+        query_base: bool (height, width), objects of other classes that the model was trained on; None where unknown.
         position: for a mosaic, index of the tile that holds the class, row by row.
         layout: for a mosaic, its (rows, columns).
     """
@@ -46,18 +55,25 @@ class Episode:
     query_mask: np.ndarray
     support: list[Example]
     support_ids: tuple[str, ...]
+    class_names: tuple[str, ...]
+    seed: int = 0
+    query_ignore: np.ndarray | None = None
+    query_base: np.ndarray | None = None
     position: int | None = None
     layout: tuple[int, int] | None = None
 
 
-def load_episodes(root: Path, file: Path, limit: int | None = None) -> Sequence[Episode]:
+def load_episodes(
+    root: Path, file: Path, limit: int | None = None, trained_classes: Collection[str] | None = None
+) -> Sequence[Episode]:
     """Opens a file of episodes; the photos of one are read when it is asked for.
 
     Args:
         root: folder that the photos are looked for in: that of `metadata.jsonl`, or COCO's with `annotations/`, whose
-            split is the one that knows the file's ids.
-        file: of any of the three kinds.
+            split is the one that knows the file's ids; or a named set's.
+        file: of any of the four kinds.
         limit: number of episodes to take from the file's beginning; None takes all.
+        trained_classes: of `named_episodes`.
 
     Raises:
         InputError: the file or the root is not laid out so or lacks a photo; also, when an episode is read, its photo
@@ -67,9 +83,28 @@ def load_episodes(root: Path, file: Path, limit: int | None = None) -> Sequence[
     if not entries:
         raise InputError(f"{file} holds no episodes; give a file with one episode a line.")
     _check_entries(entries, file)
+    if "data_set" in entries[0]:
+        return named_episodes(root, entries, trained_classes)
     photo_ids = {photo_id for entry in entries for photo_id in _photo_ids(entry)}
     photos = (_CocoPhotos if "category_id" in entries[0] else _PhotoFolder)(root, photo_ids)
     return _EpisodeFile(entries, photos)
+
+
+def named_episodes(
+    root: Path, entries: list[dict[str, Any]], trained_classes: Collection[str] | None = None
+) -> Sequence[Episode]:
+    """Episodes of a named set.
+
+    Args:
+        root: of the set.
+        entries: of one set and fold, as `dsvlfs.data.protocol` makes them.
+        trained_classes: names in lower case of the classes that the model was trained on, which `query_base` shows;
+            None takes every class that the fold does not test, and leaves it unknown without a fold.
+
+    Raises:
+        InputError: the root is not laid out as the set or lacks a photo; also as `load_episodes`.
+    """
+    return _NamedEpisodes(root, entries, trained_classes)
 
 
 class _EpisodeFile(Sequence[Episode]):
@@ -96,10 +131,74 @@ class _EpisodeFile(Sequence[Episode]):
             query=query,
             query_mask=query_mask,
             support=[self._photos.example(photo_id, category_id) for photo_id in entry["support"]],
-            support_ids=tuple(f"{photo_id}:{entry['class_name']}" for photo_id in entry["support"]),
+            support_ids=_support_ids(entry),
+            class_names=(entry["class_name"],),
             position=position,
             layout=layout,
         )
+
+
+class _NamedEpisodes(Sequence[Episode]):
+    def __init__(self, root: Path, entries: list[dict[str, Any]], trained: Collection[str] | None) -> None:
+        self._entries = entries
+        name, fold = entries[0]["data_set"], entries[0]["fold"]
+        index = load_index(name, root, "test")
+        base_classes: set[int] | None = None
+        if trained is not None:
+            base_classes = {i for i, names in class_names(index).items() if is_shared(names, trained)}
+        elif fold is not None:
+            base_classes = set(class_names(index)) - split_classes(name, root, split="test", fold=fold)
+        for column in ("image", "mask", "ignore"):  # decoded here, where an error gets a sentence
+            index = index.cast_column(column, ImageFeature(decode=False))
+        self._index = index
+        wanted = {photo_id for entry in entries for photo_id in _photo_ids(entry)}
+        self._rows: dict[tuple[str, str], int] = {}
+        self._base_rows: dict[str, list[int]] | None = None if base_classes is None else defaultdict(list)
+        columns = zip(index["photo_id"][:], index["class_name"][:], index["class_index"][:])
+        for row, (photo_id, class_name, class_index) in enumerate(columns):
+            if photo_id in wanted:
+                self._rows[photo_id, class_name] = row
+                if base_classes is not None and class_index in base_classes:
+                    self._base_rows[photo_id].append(row)
+        for entry in entries:
+            for photo_id in _photo_ids(entry):
+                if (photo_id, entry["class_name"]) not in self._rows:
+                    raise InputError(
+                        f"The test photos of {name} in {root} have no '{photo_id}' with "
+                        f"{entry['class_name']}; give the root that the episodes were made for."
+                    )
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, index: int) -> Episode:
+        entry = self._entries[index]
+        class_name = entry["class_name"]
+        own = self._rows[entry["query"], class_name]
+        row = self._index[own]
+        query, query_mask = self._example(row)
+        base = None
+        if self._base_rows is not None:
+            base = np.zeros_like(query_mask)
+            for other in self._base_rows[entry["query"]]:
+                if other != own:
+                    base |= _decoded_mask(self._index[other]["mask"], query.size)
+            base &= ~query_mask
+        return Episode(
+            class_name=class_name,
+            query=query,
+            query_mask=query_mask,
+            support=[self._example(self._index[self._rows[photo_id, class_name]]) for photo_id in entry["support"]],
+            support_ids=_support_ids(entry),
+            class_names=tuple(row["class_names"]),
+            seed=entry["seed"],
+            query_ignore=_decoded_ignore(row["ignore"], query.size) if row["ignore"] else None,
+            query_base=base,
+        )
+
+    def _example(self, row: dict[str, Any]) -> Example:
+        photo = load_photo(row["image"]["path"])
+        return photo, _decoded_mask(row["mask"], photo.size)
 
 
 class _PhotoFolder:
@@ -154,6 +253,32 @@ class _CocoPhotos:
         return photo, load_mask(union_mask(segmentations, entry["height"], entry["width"]), photo.size)
 
 
+def is_shared(names: Collection[str], trained_classes: Collection[str]) -> bool:
+    """Whether any of a class's names is among those that a model was trained on (in lower case)."""
+    return any(name.lower() in trained_classes for name in names)
+
+
+def _decoded_mask(stored: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
+    """A mask of a dataset's row, as stored: the path of an image, or the image."""
+    return load_mask(Image.open(io.BytesIO(stored["bytes"])) if stored["bytes"] else stored["path"], size)
+
+
+def _decoded_ignore(stored: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
+    """As `_decoded_mask`, but it may be empty."""
+    source = io.BytesIO(stored["bytes"]) if stored["bytes"] else stored["path"]
+    ignore = np.asarray(open_image(source, "ignore mask").convert("L")) > 0
+    if ignore.shape != (size[1], size[0]):
+        raise InputError(
+            f"The ignore mask {stored['path']} is {ignore.shape[1]} x {ignore.shape[0]} pixels but its photo is "
+            f"{size[0]} x {size[1]}; give one of the photo's size."
+        )
+    return ignore
+
+
+def _support_ids(entry: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(f"{photo_id}:{entry['class_name']}" for photo_id in entry["support"])
+
+
 def _photo_ids(entry: dict[str, Any]) -> list:
     return [entry["query"], *entry["support"], *entry.get("distractors", ())]
 
@@ -169,7 +294,7 @@ def _are_ids(values: object) -> bool:
 def _check_entries(entries: list[dict[str, Any]], file: Path) -> None:
     """Every line has the first one's kind and all of its fields, of the right types."""
     fields = {"class_name", "query", "support"}
-    for kind in ({"category_id"}, {"position", "distractors"}):
+    for kind in ({"category_id"}, {"position", "distractors"}, {"data_set", "fold", "seed"}):
         fields |= kind if kind & entries[0].keys() else set()
     tiles = MOSAIC_LAYOUT[0] * MOSAIC_LAYOUT[1]
     for number, entry in enumerate(entries, 1):
@@ -183,6 +308,14 @@ def _check_entries(entries: list[dict[str, Any]], file: Path) -> None:
             )
         if not entry["support"] or not _are_ids(entry["support"]):
             raise InputError(f"Line {number} of {file} is no episode: support must be a list of one or more photo ids.")
+        if "data_set" in fields and (
+            (entry["data_set"], entry["fold"]) != (entries[0]["data_set"], entries[0]["fold"])
+            or type(entry["seed"]) is not int
+        ):
+            raise InputError(
+                f"Line {number} of {file} is of another set or fold than the first, or its seed is no whole number; "
+                "measure each fold on a file of its own."
+            )
         if "position" in fields and (
             not _are_ids(entry["distractors"])
             or len(entry["distractors"]) != tiles - 1

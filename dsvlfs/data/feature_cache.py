@@ -12,9 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from accelerate import PartialState
-from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
@@ -22,8 +20,7 @@ from tqdm import tqdm
 from ..errors import InputError
 from ..modeling import DSVLFSModel
 from .scenes import Scene, SceneComposer
-
-TARGET_FACTOR = 4  # the decoder's logits have 4 times the side of its image embedding
+from .targets import on_decoder_grid, target_side
 
 
 class FeatureCache:
@@ -123,9 +120,9 @@ def _query(model: DSVLFSModel, scene: Scene) -> tuple[dict[str, Tensor], dict]:
     config = model.config
     wanted = config.frozen_layers if config.embedding_layers else [*config.frozen_layers, "image.embedding"]
     tensors = {name: features[name][0].half() for name in [*wanted, "tokens"]}
-    side = features[wanted[0]].shape[-1] * TARGET_FACTOR
+    side = target_side(config)
     kept = [item for item in scene.objects if item.mask.mean() >= 0.002]
-    masks = [_resized(item.mask, view.valid, view.image_pixels.shape[-1], side) for item in kept]
+    masks = [on_decoder_grid(item.mask, view, side) for item in kept]
     tensors["masks"] = torch.stack(masks) if masks else torch.zeros(0, side, side, dtype=torch.uint8)
     names = [{"photo_id": o.photo_id, "names": o.names, "definition": o.definition} for o in kept]
     return tensors, {"kind": scene.kind, "objects": names}
@@ -148,14 +145,6 @@ def _support(
     tensors["mask"] = (grid_mask[0] * 255).round().to(torch.uint8)
     names = {"photo_id": row["photo_id"], "names": row["class_names"], "definition": row["definition"]}
     return tensors, names | {"area": float(mask.mean())}
-
-
-def _resized(mask: np.ndarray, valid: tuple[int, int], square: int, side: int) -> Tensor:
-    """The mask on the decoder's grid (side, side), uint8, 255 where a cell is all foreground."""
-    image = Image.fromarray(mask.astype(np.uint8) * 255).resize(valid, Image.Resampling.BOX)
-    canvas = torch.zeros(1, 1, square, square)
-    canvas[0, 0, : valid[1], : valid[0]] = torch.from_numpy(np.array(image)).float()
-    return F.interpolate(canvas, (side, side), mode="area")[0, 0].round().to(torch.uint8)
 
 
 def _write(stem: Path, tensors: dict[str, Tensor], names: dict) -> None:

@@ -1,7 +1,9 @@
 """Photos with masks as `datasets.Dataset`s of one schema, whatever the source's layout on disk.
 
-A row is one photo with the mask of one class in it. A class has every name that fits, the most specific first, so that
-a class may also be a WordNet node: 'dog' is every row with 'dog' among its names.
+A row is one photo with the mask of one class in it: foreground where `mask` is above zero. Pixels where `ignore` is
+above zero are neither foreground nor background (object borders in PASCAL VOC); most rows have none. A class has every
+name that fits, the most specific first, so that a class may also be a WordNet node: 'dog' is every row with 'dog' among
+its names.
 """
 
 import io
@@ -23,6 +25,7 @@ FEATURES = Features(
         "photo_id": Value("string"),
         "image": Image(),
         "mask": Image(),
+        "ignore": Image(),
         "class_name": Value("string"),
         "class_names": List(Value("string")),
         "definition": Value("string"),
@@ -30,21 +33,27 @@ FEATURES = Features(
 )
 
 
-def load_photo_folder(folder: Path) -> Dataset:
+def load_photo_folder(folder: Path, split: str | None = None) -> Dataset:
     """A folder of `metadata.jsonl`, one photo a line: `image`, `mask`, `name`, and where known `synonyms`,
-    `hypernyms` (nearest first) and `definition`.
+    `hypernyms` (nearest first), `definition`, `ignore` (a second mask) and `split`.
+
+    Args:
+        split: leaves out the photos whose line names another split; None leaves out nothing.
 
     Raises:
         InputError: the folder is not laid out so.
     """
     rows = []
     for entry in read_json_lines(folder / "metadata.jsonl", ("image", "mask", "name")):
+        if split is not None and entry.get("split", split) != split:
+            continue
         names = [entry["name"], *entry.get("synonyms", []), *entry.get("hypernyms", [])]
         rows.append(
             {
                 "photo_id": Path(entry["image"]).stem,
                 "image": str(folder / entry["image"]),
                 "mask": str(folder / entry["mask"]),
+                "ignore": str(folder / entry["ignore"]) if entry.get("ignore") else None,
                 "class_name": entry["name"],
                 "class_names": list(dict.fromkeys(names)),
                 "definition": entry.get("definition", ""),
@@ -80,7 +89,8 @@ def load_coco(root: Path, split: str) -> Dataset:
             {
                 "photo_id": str(photo_id),
                 "image": str(root / split / photo["file_name"]),
-                "mask": _as_png(mask),
+                "mask": as_png(mask),
+                "ignore": None,
                 "class_name": category["name"],
                 "class_names": [
                     category["name"],
@@ -114,7 +124,8 @@ def load_label_maps(root: Path) -> Dataset:
                     {
                         "photo_id": file.stem,
                         "image": str(file),
-                        "mask": _as_png(mask),
+                        "mask": as_png(mask),
+                        "ignore": None,
                         "class_name": name,
                         "class_names": [name],
                         "definition": "",
@@ -145,7 +156,8 @@ def load_cutouts(folder: Path) -> Dataset:
             {
                 "photo_id": Path(entry["image"]).stem,
                 "image": str(folder / entry["image"]),
-                "mask": _as_png(alpha > 127),
+                "mask": as_png(alpha > 127),
+                "ignore": None,
                 "class_name": name,
                 "class_names": list(dict.fromkeys([name, *reversed(kinds)])),
                 "definition": "",
@@ -156,6 +168,11 @@ def load_cutouts(folder: Path) -> Dataset:
 
 def union_mask(segmentations: list, height: int, width: int) -> np.ndarray:
     """Union of COCO segmentations (polygons or run lengths), boolean (height, width)."""
+    return coco_mask.decode(union_run_lengths(segmentations, height, width)).astype(bool)
+
+
+def union_run_lengths(segmentations: list, height: int, width: int) -> dict:
+    """Union of COCO segmentations (polygons or run lengths) as COCO's compressed run lengths."""
     encoded = []
     for segmentation in segmentations:
         if isinstance(segmentation, list):
@@ -164,7 +181,7 @@ def union_mask(segmentations: list, height: int, width: int) -> np.ndarray:
             encoded.append(coco_mask.frPyObjects(segmentation, height, width))
         else:
             encoded.append(segmentation)
-    return coco_mask.decode(coco_mask.merge(encoded)).astype(bool)
+    return coco_mask.merge(encoded)
 
 
 def read_coco(file: Path) -> dict[str, list[dict]]:
@@ -179,7 +196,7 @@ def read_coco(file: Path) -> dict[str, list[dict]]:
         if not isinstance(content[part], list):
             raise InputError(f"'{part}' in {file} is not a list; get the file again.")
         for number, entry in enumerate(content[part], 1):
-            _check_fields(entry, entry_fields, f"Entry {number} of '{part}' in {file}")
+            check_fields(entry, entry_fields, f"Entry {number} of '{part}' in {file}")
     return content
 
 
@@ -189,7 +206,7 @@ def read_json(file: Path, fields: Sequence[str] = ()) -> dict:
         content = json.loads(_read_text(file))
     except json.JSONDecodeError as error:
         raise InputError(f"{file} is not valid JSON ({error}); get the file again.") from None
-    _check_fields(content, fields, str(file))
+    check_fields(content, fields, str(file))
     return content
 
 
@@ -201,12 +218,13 @@ def read_json_lines(file: Path, fields: Sequence[str] = ()) -> list[dict]:
             entry = json.loads(line)
         except json.JSONDecodeError:
             raise InputError(f"Line {number} of {file} is not valid JSON; mend or remove the line.") from None
-        _check_fields(entry, fields, f"Line {number} of {file}")
+        check_fields(entry, fields, f"Line {number} of {file}")
         entries.append(entry)
     return entries
 
 
-def _check_fields(entry: object, fields: Sequence[str], where: str) -> None:
+def check_fields(entry: object, fields: Sequence[str], where: str) -> None:
+    """Raises InputError where `entry`, which is found at `where`, is no JSON object or lacks a field."""
     if not isinstance(entry, dict):
         raise InputError(f"{where} is not a JSON object; give one ({{...}}).")
     for field in fields:
@@ -225,7 +243,8 @@ def _read_text(file: Path) -> str:
         raise InputError(f"{file} is not a text file; give a JSON file.") from None
 
 
-def _as_png(mask: np.ndarray) -> dict:
+def as_png(mask: np.ndarray) -> dict:
+    """A boolean mask (height, width) as a row of `FEATURES` stores it: a PNG of one bit a pixel."""
     buffer = io.BytesIO()
     PILImage.fromarray(mask).save(buffer, format="PNG")
     return {"bytes": buffer.getvalue(), "path": None}

@@ -42,7 +42,11 @@ class TrainingEpisode:
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """`TrainingEpisode`s, stacked."""
+    """`TrainingEpisode`s, stacked.
+
+    Args:
+        counted: (batch, side, side), the share of each cell that the losses count; None where all do.
+    """
 
     features: dict[str, Tensor]
     target: Tensor
@@ -51,6 +55,7 @@ class TrainingBatch:
     names: list[tuple[str, str | None]]
     use_semantic: Tensor
     use_visual: Tensor
+    counted: Tensor | None = None
 
     def to(self, device: torch.device) -> "TrainingBatch":
         """The same on another device."""

@@ -1,0 +1,36 @@
+"""Masks on the grid of the mask decoder's logits."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from ..configuration import DSVLFSConfig
+from ..processing import View
+
+_TARGET_FACTOR = 4  # the decoder's logits have 4 times the side of its image embedding
+
+
+def target_side(config: DSVLFSConfig) -> int:
+    """Side of the decoder's logits."""
+    return config.image_size // config.image_encoder_config().patch_size * _TARGET_FACTOR
+
+
+def on_decoder_grid(mask: np.ndarray, view: View, side: int) -> Tensor:
+    """A photo's mask as the decoder's logits see it.
+
+    Args:
+        mask: bool (height, width) of the photo.
+        view: of the photo.
+        side: of the logits.
+
+    Returns:
+        uint8 (side, side), 255 where a cell is all foreground; nought where the view is padding.
+    """
+    square = view.image_pixels.shape[-1]
+    width, height = view.valid
+    image = Image.fromarray(mask.astype(np.uint8) * 255).resize((width, height), Image.Resampling.BOX)
+    canvas = torch.zeros(1, 1, square, square)
+    canvas[0, 0, :height, :width] = torch.from_numpy(np.array(image)).float()
+    return F.interpolate(canvas, (side, side), mode="area")[0, 0].round().to(torch.uint8)

@@ -1,0 +1,85 @@
+"""Where a run's episodes come from, by its settings."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from alignment import SemanticAlignment, TextStates
+from cache_features import build_cache
+from config import PACKS, TrainingConfig
+from torch.utils.data import ConcatDataset, Dataset
+
+from dsvlfs.data.episodes import load_episodes
+from dsvlfs.data.named_sets import load_named_set
+from dsvlfs.data.photo_episodes import FixedEpisodes, PhotoEpisodeDataset, collate_photos
+from dsvlfs.data.sampling import EpisodeDataset, collate
+from dsvlfs.modeling import DSVLFSModel
+
+# The episodes of a validation are the same in every run, whatever its seed.
+_VALIDATION_SEED = 2503_04006
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """What a run learns from and is measured on.
+
+    Args:
+        training: one item an episode; `steps` times `batch_size` of them.
+        collate: stacks them to a batch.
+        validation: photo episodes (`collate_photos` stacks them); None where the settings name none.
+        alignment: of names and photos, where the settings have steps without the photo.
+    """
+
+    training: Dataset
+    collate: Callable[[list], Any]
+    validation: Dataset | None
+    alignment: SemanticAlignment | None = None
+
+
+def open_episodes(config: TrainingConfig, model: DSVLFSModel, root: Path, cache_folder: Path) -> Episodes:
+    """Opens a run's episodes; for the packs, computes the frozen features that are missing.
+
+    Args:
+        model: in evaluation mode.
+        root: folder of the packs or of the named set.
+        cache_folder: of the frozen features.
+
+    Raises:
+        InputError: the data is missing or laid out wrong, or the cache is of other settings.
+    """
+    length = config.steps * config.batch_size
+    mix = {
+        "seed": config.seed,
+        "visual_only": config.visual_only,
+        "semantic_only": config.semantic_only,
+        "description_share": config.description_share,
+        "misnamed": config.misnamed,
+    }
+    validation = _validation(config, model, root) if config.validation_every else None
+    if config.dataset == PACKS:
+        cache = build_cache(config, model, root, cache_folder)
+        training = EpisodeDataset(cache, length=length, kind_weights=config.kind_weights, **mix)
+        alignment = None
+        if config.text_only_steps:
+            with PartialState().main_process_first():  # the others find the texts read
+                states = TextStates(model, cache.folder / "texts.safetensors")
+                alignment = SemanticAlignment(model, cache, states)
+        return Episodes(training, collate, validation, alignment)
+    photos = load_named_set(config.dataset, root, split="train", fold=config.fold)
+    return Episodes(PhotoEpisodeDataset(photos, model.processor, length=length, **mix), collate_photos, validation)
+
+
+def _validation(config: TrainingConfig, model: DSVLFSModel, root: Path) -> Dataset | None:
+    """The files that the settings name; else, of a named set, episodes of the classes that it tests."""
+    limit = config.validation_episodes
+    if config.validation_files:
+        return ConcatDataset(
+            FixedEpisodes(load_episodes(root / photos, root / episodes, limit), model.processor)
+            for photos, episodes in config.validation_files
+        )
+    if config.dataset == PACKS:
+        return None
+    photos = load_named_set(config.dataset, root, split="test", fold=config.fold)
+    return PhotoEpisodeDataset(photos, model.processor, length=limit, seed=_VALIDATION_SEED)
