@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from drawn_sets import draw_coco, draw_pascal
+from drawn_sets import draw_coco, draw_folder, draw_fss, draw_lvis, draw_pascal
 from PIL import Image
 
 from dsvlfs.data.episodes import Episode, named_episodes
@@ -129,6 +129,26 @@ def test_every_shot_reaches_the_segmenter(tmp_path, monkeypatch):
     assert evaluate(segmenter, named_episodes(root, entries), mode="both")["episodes"] == 4
     assert set(segmenter.shots) == {2}
     assert evaluate(segmenter, named_episodes(root, entries), mode="semantic")["episodes"] == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "draw", "fold"),
+    [
+        ("pascal-5i", draw_pascal, 0),
+        ("coco-20i", draw_coco, 0),
+        ("fss-1000", draw_fss, None),
+        ("lvis-92i", draw_lvis, 0),
+        ("folder", draw_folder, 0),
+    ],
+)
+def test_the_model_is_measured_on_every_set(tmp_path, monkeypatch, micro_model, name, draw, fold):
+    monkeypatch.setenv("DSVLFS_CACHE", str(tmp_path / "cache"))
+    root = draw(tmp_path / "data")
+    shots = 1 if name in ("pascal-5i", "lvis-92i") else 2  # as many as their drawings have
+    entries = protocol_episodes(name, root, fold=fold, shots=shots, seeds=1, limit=3)
+    result = evaluate(micro_model, named_episodes(root, entries), mode="both")
+    assert result["episodes"] == 3
+    assert all(0 <= result[measure] <= 100 for measure in ("miou", "fb_iou", "boundary_iou"))
 
 
 SCRIPT = """
