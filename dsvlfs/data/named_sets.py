@@ -14,8 +14,8 @@ definitions.
 Without a fold, every class is in either split: for training on a whole data set and testing on another.
 
 A training photo that also shows a test class stays, and there the test class's pixels are background, for a row has only
-its own class's mask. That is how the field does it (Shaban et al. 2017; PFENet's `util/dataset.py`, HSNet's
-`data/pascal.py`). As in PFENet, in PASCAL and COCO a photo counts for a class that covers at least 2,048 of its pixels.
+its own class's mask: so do Shaban et al. 2017, PFENet (`util/dataset.py`) and HSNet (`data/pascal.py`); BAM leaves such
+photos out. As in PFENet, in PASCAL and COCO a photo counts for a class that covers at least 2,048 of its pixels.
 """  # noqa: E501 (a table)
 
 from collections.abc import Callable
