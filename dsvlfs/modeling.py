@@ -146,7 +146,8 @@ class DSVLFSModel(nn.Module):
         return self.neck([features[name] for name in self.config.embedding_layers])
 
     def visual_prompt(self, features: dict[str, Tensor], layers: Sequence[Tensor], mask: Tensor, size: int) -> Tensor:
-        """The visual prompt (batch, prompt_dim, size, size) of query features and one support each."""
+        """The visual prompt (batch, prompt_dim, size, size) of query features and one support each; the features of a
+        single query serve all supports."""
         return self.matcher([features[name] for name in self.config.correlation_layers], layers, mask, size)
 
     def forward(
@@ -285,8 +286,7 @@ class DSVLFSModel(nn.Module):
             semantic, _ = self.semantic_encoder(features["tokens"], question)
         if support is not None and mode != "semantic":
             shots = len(support.masks)
-            repeated = {name: features[name].expand(shots, -1, -1, -1) for name in self.config.correlation_layers}
-            visual = self.visual_prompt(repeated, support.layers, support.masks, embedding.shape[-1])
+            visual = self.visual_prompt(features, support.layers, support.masks, embedding.shape[-1])
             embedding = embedding.expand(shots, -1, -1, -1)
             semantic = semantic if semantic is None else semantic.expand(shots, -1)
         return self.mask_decoder(embedding, semantic, visual)
