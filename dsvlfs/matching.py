@@ -1,63 +1,106 @@
 """Dense matching: query and support features to the visual prompt (arXiv 2503.04006, section 3.3).
 
-The 4D correlation and its center-pivot convolutions follow HSNet (Min et al., ICCV 2021): a 4D kernel whose weights
-off the two planes through its centre are zero is the sum of two 2D convolutions, one over the query's plane and one
-over the support's.
+The center-pivot convolutions of the 4D correlation follow HSNet (Min et al., ICCV 2021): a 4D kernel whose weights off
+the two planes through its centre are zero is the sum of two 2D convolutions, one over the query's plane and one over
+the support's. 4D maps are laid out (batch, query height, query width, support height, support width, channels): with
+the channels last neither convolution has to reorder its input.
 """
 
 import itertools
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-
-def correlate(query: Tensor, support: Tensor, mask: Tensor) -> Tensor:
-    """Clamped cosine of each query position with each support position under a mask.
-
-    The paper multiplies the support's features by the mask before the cosine, which gives a cell on the mask's edge
-    full weight; here it counts by the share of it that is foreground. On a mask of nought and one both are the same.
-
-    Args:
-        query: (batch, channels, query height, query width).
-        support: (batch, channels, support height, support width).
-        mask: (batch, support height, support width), in [0, 1].
-
-    Returns:
-        (batch, query height, query width, support height, support width), not negative.
-    """
-    query = F.normalize(query, dim=1)
-    support = F.normalize(support, dim=1) * mask.unsqueeze(1)
-    return torch.einsum("bcij,bckl->bijkl", query, support).clamp(min=0)
+from .correlation import Correlation, divide, reduce_support
+from .group_norm import norm_relu
 
 
 class CenterPivotConv4d(nn.Module):
-    """4D convolution on the two planes through the kernel's centre.
+    """4D convolution with a kernel of 3, on the two planes through the kernel's centre.
 
     Args:
         inputs, outputs: channels.
-        kernel_size: of both planes.
         support_stride: stride over the support's plane; the query's plane keeps its size.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, kernel_size: int = 3, support_stride: int = 2) -> None:
+    def __init__(self, inputs: int, outputs: int, *, support_stride: int = 2) -> None:
         super().__init__()
-        padding = kernel_size // 2
         self.support_stride = support_stride
-        self.query_conv = nn.Conv2d(inputs, outputs, kernel_size, padding=padding)
-        self.support_conv = nn.Conv2d(inputs, outputs, kernel_size, stride=support_stride, padding=padding)
+        self.query_conv = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.support_conv = nn.Conv2d(inputs, outputs, 3, stride=support_stride, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, inputs, qh, qw, sh, sw) to (batch, outputs, qh, qw, ceil(sh / stride), ceil(sw / stride))."""
-        batch, _, qh, qw, sh, sw = x.shape
-        pivot = x[..., :: self.support_stride, :: self.support_stride]
-        ph, pw = pivot.shape[-2:]
-        over_query = self.query_conv(pivot.permute(0, 4, 5, 1, 2, 3).reshape(batch * ph * pw, -1, qh, qw))
-        over_support = self.support_conv(x.permute(0, 2, 3, 1, 4, 5).reshape(batch * qh * qw, -1, sh, sw))
-        over_query = over_query.unflatten(0, (batch, ph, pw)).permute(0, 3, 4, 5, 1, 2)
-        over_support = over_support.unflatten(0, (batch, qh, qw)).permute(0, 3, 1, 2, 4, 5)
-        return over_query + over_support
+        """(batch, qh, qw, sh, sw, inputs) to (batch, qh, qw, ceil(sh / stride), ceil(sw / stride), outputs)."""
+        result = self._over_support(x, self._bias)
+        pivots = self._pivots(x)
+        parts = divide(pivots.shape[3], max(pivots[0].numel(), result[0].numel()))
+        if len(parts) == 1:
+            return result + self._over_query(pivots)
+        for rows in parts:
+            result[:, :, :, rows] += self._over_query(pivots[:, :, :, rows])
+        return result
+
+    def stream(self, correlation: Correlation, *, reduce: bool = False) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """`forward` of a correlation that is made a part at a time, and made again for the backward pass.
+
+        Args:
+            correlation: what to convolve.
+            reduce: also reduce it over the support.
+
+        Returns:
+            As `forward`; and each channel's sum and maximum over the support (batch, qh, qw, inputs), or None.
+        """
+        stride = self.support_stride
+        size = [-(-side // stride) for side in correlation.support_size]
+        result = self._bias.expand(correlation.batch, *correlation.query_size, *size, -1).contiguous()
+        rows, columns = (
+            slice(window.start // stride, -(-window.stop // stride))
+            for window in (correlation.support_rows, correlation.support_columns)
+        )
+        box = result[:, :, :, rows, columns]
+
+        def convolve(rows: slice) -> tuple[Tensor, ...]:
+            x = correlation[rows]
+            # With a row more at either end: what these rows add to the results beside them.
+            over_query = self._over_query(self._pivots(x), row_padding=2)
+            return self._over_support(x), over_query, *(reduce_support(x) if reduce else ())
+
+        reduced = []
+        for rows in correlation.parts:
+            over_support, over_query, *maps = _remade(convolve, rows) if torch.is_grad_enabled() else convolve(rows)
+            box[:, rows] += over_support
+            reached = slice(max(rows.start - 1, 0), min(rows.stop + 1, len(result[0])))
+            box[:, reached] += over_query[:, reached.start - rows.start + 1 : reached.stop - rows.start + 1]
+            reduced.append(maps)
+        sums, maxima = (torch.cat(maps, dim=1) for maps in zip(*reduced)) if reduce else (None, None)
+        return result, sums, maxima
+
+    @property
+    def _bias(self) -> Tensor:
+        return self.query_conv.bias + self.support_conv.bias
+
+    def _pivots(self, x: Tensor) -> Tensor:
+        """The support positions that a window is centred on."""
+        return x[:, :, :, :: self.support_stride, :: self.support_stride]
+
+    def _over_support(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        planes = x.flatten(0, 2).permute(0, 3, 1, 2)
+        result = F.conv2d(planes, self.support_conv.weight, bias, self.support_stride, padding=1)
+        return result.permute(0, 2, 3, 1).unflatten(0, x.shape[:3])
+
+    def _over_query(self, pivots: Tensor, row_padding: int = 1) -> Tensor:
+        batch, _, _, height, width, _ = pivots.shape
+        planes = pivots.permute(0, 3, 4, 1, 2, 5).flatten(0, 2).permute(0, 3, 1, 2)
+        result = F.conv2d(planes, self.query_conv.weight, padding=(row_padding, 1))
+        return result.permute(0, 2, 3, 1).unflatten(0, (batch, height, width)).permute(0, 3, 4, 1, 2, 5)
+
+
+_remade = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
+"""Calls a function whose intermediate results are not kept for the backward pass, but made again in it."""
 
 
 class _Block4d(nn.Module):
@@ -66,8 +109,9 @@ class _Block4d(nn.Module):
         self.conv = CenterPivotConv4d(inputs, outputs)
         self.norm = nn.GroupNorm(4, outputs)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.norm(self.conv(x)))
+    def activate(self, x: Tensor) -> Tensor:
+        """The convolution's result, normalised and rectified."""
+        return norm_relu(x, self.norm)
 
 
 class DenseMatcher(nn.Module):
@@ -96,7 +140,7 @@ class DenseMatcher(nn.Module):
         self.priors = priors
         inputs = layers * (2 if background else 1)
         sizes = [inputs, *channels]
-        self.blocks = nn.Sequential(*(_Block4d(a, b) for a, b in itertools.pairwise(sizes)))
+        self.blocks = nn.ModuleList(_Block4d(a, b) for a, b in itertools.pairwise(sizes))
         squeezed = sizes[-1] + (2 * inputs if priors else 0)
         self.to_prompt = nn.Sequential(
             nn.Conv2d(squeezed, prompt_dim, 3, padding=1),
@@ -109,7 +153,8 @@ class DenseMatcher(nn.Module):
         """Matches.
 
         Args:
-            query: a tensor (batch, channels, height, width) a layer; layers may differ in size.
+            query: a tensor (batch, channels, height, width) a layer; layers may differ in size. A batch of one is
+                matched with every support.
             support: likewise, with the same channels, and one size for all layers.
             mask: (batch, support height, support width), the support's foreground in [0, 1].
             size: side of the visual prompt, in positions; query layers of other sizes are resampled to it.
@@ -118,22 +163,34 @@ class DenseMatcher(nn.Module):
             (batch, prompt_dim, size, size).
         """
         query = [_resample(layer, size) for layer in query]
-        pairs = list(zip(query, support, strict=True))
-        channels = [correlate(q, s, mask) for q, s in pairs]
-        if self.background:
-            channels += [correlate(q, s, 1 - mask) for q, s in pairs]
-        correlation = torch.stack(channels, dim=1)
-        squeezed = self.blocks(correlation).mean(dim=(-2, -1))
+        first = self.blocks[0]
+        stride = first.conv.support_stride
+        correlation = Correlation(query, support, mask, background=self.background, stride=stride)
+        sums = maxima = None
+        if correlation.is_small:
+            whole = correlation[:]
+            x = first.conv(whole)
+            if self.priors:
+                sums, maxima = reduce_support(whole)
+        else:
+            x, sums, maxima = first.conv.stream(correlation, reduce=self.priors)
+        remake = torch.is_grad_enabled() and not correlation.is_small
+        for before, block in itertools.pairwise(self.blocks):
+            if remake:
+                x = _remade(lambda x, a=before, b=block: b.conv(a.activate(x)), x)
+            else:
+                x = before.activate(x)  # a statement each, so that a map is let go when it has been read
+                x = block.conv(x)
+        x = self.blocks[-1].activate(x)
+        squeezed = x.mean(dim=(3, 4)).permute(0, 3, 1, 2)
         if self.priors:
-            weight = mask.flatten(1).sum(1)
-            areas = [weight] * len(pairs)
+            areas = mask.flatten(1).sum(1, keepdim=True).expand(-1, len(query))
             if self.background:
-                areas += [mask[0].numel() - weight] * len(pairs)
-            area = torch.stack(areas, dim=1).clamp(min=1)[:, :, None, None]
-            mean = correlation.sum(dim=(-2, -1)) / area
-            priors = torch.cat([mean, correlation.amax(dim=(-2, -1))], dim=1)
+                areas = torch.cat([areas, mask[0].numel() - areas], dim=1)
+            means = sums / areas.clamp(min=1)[:, None, None]
             # Cosines of one encoder lie close together: what counts is where in the photo they are highest.
-            squeezed = torch.cat([squeezed, F.instance_norm(priors)], dim=1)
+            priors = F.instance_norm(torch.cat([means, maxima], dim=-1).permute(0, 3, 1, 2))
+            squeezed = torch.cat([squeezed, priors], dim=1)
         return self.to_prompt(squeezed)
 
 

@@ -153,7 +153,8 @@ class DSVLFSModel(nn.Module):
         return self.neck([features[name] for name in self.config.embedding_layers])
 
     def visual_prompt(self, features: dict[str, Tensor], layers: Sequence[Tensor], mask: Tensor, size: int) -> Tensor:
-        """The visual prompt (batch, prompt_dim, size, size) of query features and one support each."""
+        """The visual prompt (batch, prompt_dim, size, size) of query features and one support each; the features of a
+        single query serve all supports."""
         return self.matcher([features[name] for name in self.config.correlation_layers], layers, mask, size)
 
     def ground(self, features: dict[str, Tensor], semantic: Tensor, size: int) -> Tensor:
@@ -328,9 +329,7 @@ class DSVLFSModel(nn.Module):
             if self.grounding is not None:
                 grounded = self.ground(features, semantic, embedding.shape[-1])
         if support is not None and any(mode != "semantic" for mode in modes):
-            shots = len(support.masks)
-            repeated = {name: features[name].expand(shots, -1, -1, -1) for name in self.config.correlation_layers}
-            visual = self.visual_prompt(repeated, support.layers, support.masks, embedding.shape[-1])
+            visual = self.visual_prompt(features, support.layers, support.masks, embedding.shape[-1])
         predictions = {}
         for mode in modes:
             by_name = (None, None) if mode == "visual" else (semantic, grounded)

@@ -1,0 +1,153 @@
+"""Our dense matching against the reference's arithmetic: time, memory over the inputs, and how far the results differ.
+
+Each side runs in a process of its own with the same random features and parameters, in turns. The forward pass is at
+the paper's size; the backward pass at half of it, for the reference's takes the memory of four forward ones. Once with
+a support that is all foreground, where no position can be left out, and once with a round object.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from reference_matching import ReferenceMatcher, load_into_ours
+from torch import Tensor
+
+from dsvlfs import correlation
+from dsvlfs.matching import DenseMatcher
+
+
+def features(layers: int, channels: int, size: int, seed: int) -> list[Tensor]:
+    """Random ones, (1, channels, size, size) a layer, half of which every position shares, as an encoder's do."""
+    generator = torch.Generator().manual_seed(seed)
+    shared = torch.randn(1, channels, 1, 1, generator=torch.Generator().manual_seed(0))
+    return [torch.randn(1, channels, size, size, generator=generator).add_(shared) for _ in range(layers)]
+
+
+def object_mask(size: int, radius: float) -> Tensor:
+    """(1, size, size), nought or one: a disc in the middle, whose radius is given as a share of the side."""
+    y, x = torch.meshgrid(*[(torch.arange(size) + 0.5) / size - 0.5] * 2, indexing="ij")
+    return ((y**2 + x**2).sqrt() <= radius).float()[None]
+
+
+def run(side: str, layers: int, channels: int, size: int, radius: float, backward: bool, file: Path) -> dict:
+    """One pass in this process; the result, and with `backward` all gradients, go into a file."""
+    torch.manual_seed(0)
+    reference = ReferenceMatcher(layers)
+    ours = DenseMatcher(layers=layers)
+    load_into_ours(reference, ours)
+
+    def forward(query: list[Tensor], support: list[Tensor], mask: Tensor) -> Tensor:
+        if side == "ours":
+            return ours(query, support, mask, mask.shape[-1])
+        return reference(query, support, mask)
+
+    # What is imported or set up once is no part of the matching; ours takes its way of many parts here too.
+    chunk, correlation.CHUNK = correlation.CHUNK, 2**12
+    warm = [features(layers, 8, 8, seed) for seed in (1, 2)]
+    forward(*warm, object_mask(8, radius)).sum().backward()
+    correlation.CHUNK = chunk
+    for parameter in [*reference.parameters(), *ours.parameters()]:
+        parameter.grad = None
+    query, support = (features(layers, channels, size, seed) for seed in (1, 2))
+    mask = object_mask(size, radius)
+    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    wall, cpu = time.perf_counter(), time.process_time()
+    if backward:
+        output = forward(query, support, mask)
+        output.square().mean().backward()
+    else:
+        with torch.inference_mode():
+            output = forward(query, support, mask)
+    result = {
+        "seconds": time.perf_counter() - wall,
+        "cpu_seconds": time.process_time() - cpu,
+        "extra_gib": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / 2**30,
+    }
+    gradients = [parameter.grad for parameter in (ours if side == "ours" else reference).parameters()]
+    torch.save([output.detach().clone(), *(gradients if backward else [])], file)
+    return result
+
+
+def compare(case: dict, repeats: int, threads: int) -> dict:
+    """Both sides of a case, in turns."""
+    measured: dict[str, list[dict]] = {"reference": [], "ours": []}
+    # Freed memory goes back at once: the high-water mark is then of what is in use.
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MALLOC_MMAP_THRESHOLD_": str(2**17)}
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(repeats):
+            for side, results in measured.items():
+                request = json.dumps({**case, "side": side, "file": str(Path(folder, side))})
+                done = subprocess.run(
+                    [sys.executable, __file__, "--request", request],
+                    env=environment,
+                    check=True,
+                    stdout=subprocess.PIPE,
+                )
+                results.append(json.loads(done.stdout))
+        expected, got = (torch.load(Path(folder, side), weights_only=True) for side in measured)
+    median = {
+        side: {name: statistics.median(r[name] for r in results) for name in results[0]}
+        for side, results in measured.items()
+    }
+    # The first two biases of a block are before a normalisation: their gradients are nothing but rounding.
+    scale = max(tensor.abs().max() for tensor in expected[1:]) if case["backward"] else 0
+    return {
+        **case,
+        **median,
+        "faster": median["reference"]["seconds"] / median["ours"]["seconds"],
+        "memory_share": median["ours"]["extra_gib"] / median["reference"]["extra_gib"],
+        "output_difference": ((got[0] - expected[0]).abs().max() / expected[0].abs().max()).item(),
+        "gradient_difference": max(
+            (((a - b).abs().max() / scale).item() for a, b in zip(got[1:], expected[1:])), default=None
+        ),
+    }
+
+
+def main() -> None:
+    """Prints and writes the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--layers", type=int, default=32)
+    parser.add_argument("--channels", type=int, default=1280)
+    parser.add_argument("--size", type=int, default=64, help="side of both grids; the backward pass takes half")
+    parser.add_argument("--radius", type=float, default=0.3, help="of the round object, as a share of the side")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, help="file for the result (JSON)")
+    parser.add_argument("--request", help=argparse.SUPPRESS)  # of a child process
+    arguments = parser.parse_args()
+    if arguments.request:
+        print(json.dumps(run(**json.loads(arguments.request))))
+        return
+    results = []
+    print(f"{'pass':>8} {'size':>4} {'support':>7} {'reference':>19} {'ours':>19} {'faster':>7} {'memory':>7} differs")
+    for backward, radius in ((False, 1.0), (False, arguments.radius), (True, 1.0), (True, arguments.radius)):
+        case = {
+            "layers": arguments.layers,
+            "channels": arguments.channels,
+            "size": arguments.size // (2 if backward else 1),
+            "radius": radius,
+            "backward": backward,
+        }
+        result = compare(case, arguments.repeats, arguments.threads)
+        results.append(result)
+        sides = [f"{result[s]['seconds']:7.1f} s {result[s]['extra_gib']:5.2f} GiB" for s in ("reference", "ours")]
+        print(
+            f"{'backward' if backward else 'forward':>8} {case['size']:>4} {'whole' if radius == 1 else 'object':>7} "
+            f"{sides[0]:>19} {sides[1]:>19} {result['faster']:6.1f}x {100 * result['memory_share']:5.0f} % "
+            f"{result['gradient_difference'] if backward else result['output_difference']:.1e}",
+            flush=True,
+        )
+    if arguments.out:
+        arguments.out.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

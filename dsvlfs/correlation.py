@@ -1,0 +1,102 @@
+"""The 4D correlation of query and support features (arXiv 2503.04006, section 3.3), made a part at a time.
+
+At the paper's size all layers' correlation takes 2 GiB in float32, so nobody holds it: it is made for some rows of the
+query, and only for the box of support positions that the mask leaves.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CHUNK = 2**24
+"""How many numbers a part of a 4D map may hold, of one sample (64 MiB in float32)."""
+
+
+class Correlation:
+    """The clamped cosine of each query position with each support position, times the support's mask.
+
+    The paper multiplies the support's features by the mask before the cosine, which gives a cell on the mask's edge
+    full weight; here it counts by the share of it that is foreground. On a mask of nought and one both are the same.
+
+    Args:
+        query: a tensor (batch, channels, query height, query width) a layer, all of one height and width; a batch of
+            one is compared with every support.
+        support: a tensor (batch, channels, support height, support width) a layer.
+        mask: (batch, support height, support width), in [0, 1].
+        background: also under one less the mask, as further channels.
+        stride: of the convolution over the support's plane that will read it.
+
+    Attributes:
+        batch: number of supports.
+        query_size, support_size: (height, width) of the planes.
+        is_small: whether it is one part and made for the whole support.
+        parts: rows of the query, of which each part is made.
+        support_rows, support_columns: the box of the support for which it is made; elsewhere it is nought.
+    """
+
+    def __init__(
+        self,
+        query: Sequence[Tensor],
+        support: Sequence[Tensor],
+        mask: Tensor,
+        *,
+        background: bool = False,
+        stride: int = 2,
+    ) -> None:
+        self.batch, *self.support_size = mask.shape
+        self.query_size = query[0].shape[-2:]
+        self.query = query
+        self.background = background
+        channels = len(query) * (2 if background else 1)
+        self.is_small = channels * self.query_size.numel() * mask[0].numel() <= CHUNK
+        self.support_rows, self.support_columns = (slice(0, side) for side in self.support_size)
+        if not (self.is_small or background or mask.is_meta):
+            found = mask.amax(dim=0) > 0
+            self.support_rows, self.support_columns = (_window(found.any(dim=axis), stride) for axis in (1, 0))
+        box = (..., self.support_rows, self.support_columns)
+        self.mask = mask[box].to(query[0].dtype)
+        self.parts = divide(self.query_size[0], channels * self.query_size.numel() * self.mask[0].numel())
+        self.support = [layer[box].flatten(2) for layer in support]
+        self.scales = [1 / layer.norm(dim=1, keepdim=True).clamp(min=1e-12) for layer in self.support]
+        if not background:
+            self.scales = [scale * self.mask.flatten(1)[:, None] for scale in self.scales]
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        """Some rows of the query against the box of the support.
+
+        Returns:
+            (batch, rows, query width, box height, box width, layers), not negative; with the background, twice the
+            layers.
+        """
+        cosines = []
+        for query, support, scale in zip(self.query, self.support, self.scales, strict=True):
+            part = F.normalize(query[:, :, rows], dim=1).flatten(2).transpose(1, 2)
+            cosines.append((part @ support) * scale)
+        result = torch.stack(cosines, dim=-1).relu_()
+        result = result.unflatten(2, self.mask.shape[1:]).unflatten(1, (-1, self.query_size[1]))
+        if self.background:
+            mask = self.mask[:, None, None, :, :, None]
+            result = torch.cat([result * mask, result * (1 - mask)], dim=-1)
+        return result
+
+
+def reduce_support(correlation: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum and maximum over the support: (batch, rows, query width, box height, box width, layers) to (batch, rows,
+    query width, layers)."""
+    return correlation.sum(dim=(3, 4)), correlation.amax(dim=(3, 4))
+
+
+def divide(length: int, numbers: int) -> list[slice]:
+    """Divides a length, which holds so many numbers in all, into parts of `CHUNK` numbers at most."""
+    step = max(1, length * CHUNK // numbers)
+    return [slice(start, min(start + step, length)) for start in range(0, length, step)]
+
+
+def _window(found: Tensor, stride: int) -> slice:
+    """From the first to the last pivot whose window, three wide, sees something of `found`: where the rest is nought,
+    convolving this much of the plane is convolving it all."""
+    inside = found.nonzero().flatten().tolist() or [0]
+    first, last = inside[0] // stride, -(-inside[-1] // stride)
+    return slice(first * stride, min(last * stride + 1, len(found)))
