@@ -92,6 +92,11 @@ class SemanticEncoder(nn.Module):
         return self.vlm.get_base_model()
 
     @property
+    def is_adapted(self) -> bool:
+        """Whether training has changed the language model: LoRA's second factors start as nought."""
+        return any(tensor.any() for name, tensor in self.vlm.named_parameters() if "lora_B" in name)
+
+    @property
     def vision_tower(self) -> PreTrainedModel:
         """The LLaVA's frozen vision tower."""
         return self.llava.model.vision_tower

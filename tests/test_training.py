@@ -230,7 +230,7 @@ def test_a_run_can_start_from_a_checkpoint(cache, packs, tmp_path):
             if parameter.requires_grad:
                 parameter += 0.01
     start.save_pretrained(tmp_path / "start")
-    with pytest.raises(InputError, match="text_only_steps"):
+    with pytest.raises(InputError, match="adapted to photos"):
         _train(cache, packs, tmp_path / "run", "--start-from", tmp_path / "start")
     # A first step at so low a rate that it changes nothing.
     (tmp_path / "settings.yaml").write_text(WHOLE + "learning_rate: 1.0e-12")

@@ -143,10 +143,6 @@ def start(config: TrainingConfig, out: Path) -> tuple[Accelerator, StepPlan]:
 
 def train(config: TrainingConfig, arguments: argparse.Namespace) -> None:
     """A run, or what is left of it."""
-    if arguments.start_from and config.text_only_steps:
-        raise InputError(
-            "text_only_steps suppose a language model that is not adapted yet; set them to 0 to use --start-from."
-        )
     accelerator, plan = start(config, arguments.out)
     is_main = accelerator.is_main_process
     run = RunFolder(arguments.out)
@@ -161,6 +157,11 @@ def train(config: TrainingConfig, arguments: argparse.Namespace) -> None:
         model.load_trained(run.last / "model.safetensors")
     elif arguments.start_from:
         model.load_trained(arguments.start_from / "model.safetensors")
+        if config.text_only_steps and model.semantic_encoder.is_adapted:
+            raise InputError(
+                f"The language model of {arguments.start_from} is adapted to photos, and text_only_steps suppose one "
+                "that is not; set them to 0."
+            )
     cache_folder = arguments.cache or arguments.out / "cache"
     episodes = open_episodes(config, model.eval(), arguments.data_root, cache_folder)
     if episodes.alignment is not None:
