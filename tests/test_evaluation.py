@@ -160,55 +160,43 @@ from dsvlfs.data.episodes import load_episodes
 from dsvlfs.errors import InputError
 from dsvlfs.evaluation import evaluate
 
-root, file = Path(sys.argv[1]), Path(sys.argv[2])
+root, *files = map(Path, sys.argv[1:])
 state = PartialState(cpu=True)
-try:
-    result = evaluate(ContrastSegmenter(), load_episodes(root, file), mode="both")
-except InputError as error:
-    result = {"error": str(error)}
-result["processes"] = state.num_processes
-file.with_suffix(f".result{state.process_index}").write_text(json.dumps(result))
+for file in files:
+    try:
+        result = evaluate(ContrastSegmenter(), load_episodes(root, file), mode="both")
+    except InputError as error:
+        result = {"error": str(error)}
+    result["processes"] = state.num_processes
+    file.with_suffix(f".result{state.process_index}").write_text(json.dumps(result))
 """
 
 
-def in_two_processes(folder: Path, root: Path, entries: list[dict]) -> list[dict]:
-    """The result of each process."""
-    script, file = folder / "script.py", folder / "episodes.jsonl"
-    script.write_text(SCRIPT)
-    write_episodes(file, entries)
+def test_two_processes_give_the_result_of_one_and_the_failure_of_one(pascal, tmp_path):
+    entries = protocol_episodes("pascal-5i", pascal, fold=0, shots=1, seeds=3, limit=5)
+    boats = [entry for entry in entries if entry["class_name"] == "boat"]
+    others = [entry for entry in entries if entry["class_name"] != "boat"]
+    assert boats
+    assert len(others) > 3
+    (pascal / "JPEGImages" / "2007_030000.jpg").unlink()  # a boat
+    lists = {"readable": others, "unreadable": others + boats}  # the second process comes upon the boats
+    files = [tmp_path / f"{name}.jsonl" for name in lists]
+    for file, chosen in zip(files, lists.values()):
+        write_episodes(file, chosen)
+    (tmp_path / "script.py").write_text(SCRIPT)
     here = Path(__file__).parent
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script, root, file],
+        [*launch, tmp_path / "script.py", pascal, *files],
         env=os.environ | {"PYTHONPATH": f"{here}:{here.parent}", "OMP_NUM_THREADS": "1"},
         check=True,
         capture_output=True,
-        timeout=300,
+        timeout=500,
     )
-    results = [json.loads(file.with_suffix(f".result{process}").read_text()) for process in range(2)]
-    assert [result.pop("processes") for result in results] == [2, 2]
-    return results
-
-
-def test_two_processes_give_the_result_of_one(pascal, tmp_path):
-    entries = protocol_episodes("pascal-5i", pascal, fold=0, shots=1, seeds=3, limit=5)
-    expected = without_time(evaluate(ContrastSegmenter(), named_episodes(pascal, entries), mode="both"))
-    for result in in_two_processes(tmp_path, pascal, entries):
-        assert without_time(result) == json.loads(json.dumps(expected))
-
-
-def test_what_one_of_two_processes_cannot_read_ends_both(pascal, tmp_path):
-    entries = [
-        {
-            "data_set": "pascal-5i",
-            "fold": 0,
-            "seed": 0,
-            "class_name": name,
-            "query": f"2007_{index:02}0000",
-            "support": [f"2007_{index:02}0001"],
-        }
-        for index, name in enumerate(("aeroplane", "bicycle", "bird", "boat"))
-    ]
-    (pascal / "JPEGImages" / "2007_030000.jpg").unlink()
-    for result in in_two_processes(tmp_path, pascal, entries):
-        assert result.keys() == {"error"}
-        assert "2007_030000.jpg" in result["error"]
+    expected = without_time(evaluate(ContrastSegmenter(), named_episodes(pascal, others), mode="both"))
+    for process in range(2):
+        readable, unreadable = (json.loads(file.with_suffix(f".result{process}").read_text()) for file in files)
+        assert readable.pop("processes") == unreadable.pop("processes") == 2
+        assert without_time(readable) == json.loads(json.dumps(expected))
+        assert unreadable.keys() == {"error"}
+        assert "2007_030000.jpg" in unreadable["error"]

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, Image
 
 from ..errors import InputError
 from .coco import COCO_CLASSES, coco_index, lvis_index
@@ -176,6 +176,13 @@ def _folder_index(root: Path, split: Split) -> Dataset:
     if not (root / "metadata.jsonl").is_file():
         raise layout_error("folder", _FOLDER_TREE, root, "metadata.jsonl")
     rows = load_photo_folder(root.resolve(), split)
+    photos: dict[str, str] = {}
+    for photo_id, image in zip(rows["photo_id"], rows.cast_column("image", Image(decode=False))["image"]):
+        if photos.setdefault(photo_id, image["path"]) != image["path"]:
+            raise InputError(
+                f"{photos[photo_id]} and {image['path']} have the same name, which episodes tell photos apart by; "
+                "rename one."
+            )
     order = _folder_classes(root)
     return (
         rows.add_column("class_index", [order[name] for name in rows["class_name"]])
