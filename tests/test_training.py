@@ -1,5 +1,6 @@
 """Scenes, episodes and the training script, on drawn packs and a toy model."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from cache_features import build_cache, training_scenes
 from config import TrainingConfig, load_config
 from conftest import build_micro_model
 from drawn_packs import draw_packs
+from PIL import Image
 from run_folder import RunFolder
 from safetensors.torch import load_file, save_file
 from schedule import StepPlan, dropout_seed, learning_rate_factor
@@ -244,6 +246,22 @@ def test_a_checkpoint_of_another_model_is_no_start(cache, packs, tmp_path):
     (tmp_path / "settings.yaml").write_text(WHOLE)
     with pytest.raises(InputError, match="does not fit"):
         _train(cache, packs, tmp_path / "run", "--start-from", tmp_path, config=tmp_path / "settings.yaml")
+
+
+def test_packs_are_validated_on_files_of_episodes(cache, packs, tmp_path):
+    episodes = [
+        {"class_name": shape, "query": f"{colour}_{shape}", "support": [f"orange_{shape}"]}
+        for shape in ("circle", "square")
+        for colour in ("red", "blue", "green")
+    ]
+    (packs / "episodes.jsonl").write_text("\n".join(map(json.dumps, episodes)))
+    settings = SETTINGS + "validation_every: 6\nvalidation_files: [[imagenet_sample/train, episodes.jsonl]]\n"
+    (tmp_path / "settings.yaml").write_text(settings + "validation_episodes: 4\nvalidation_pictures: 9\n")
+    _train(cache, packs, tmp_path / "run", config=tmp_path / "settings.yaml")
+    (line,) = map(json.loads, (tmp_path / "run" / "validation.jsonl").read_text().splitlines())
+    assert line["step"] == 6
+    assert 0 <= line["validation_miou"] <= 100
+    assert Image.open(tmp_path / "run" / "pictures" / "000006.png").size == (3 * 256, 4 * 256)
 
 
 def _train(cache, packs, out, *options, config=None) -> None:

@@ -42,8 +42,9 @@ class TrainingConfig:
         description_share: share of the questions that come with the class's definition, where there is one.
         misnamed: share of the episodes with both prompts that are given another class's name.
         validation_every: in steps; 0 leaves it out.
-        validation_episodes: of each validation set, at most.
-        validation_files: with "packs", pairs of a folder of photos and a file of episodes, under the data root.
+        validation_episodes: of each file, at most, or of a named set's test classes.
+        validation_files: pairs of a folder of photos and a file of episodes, under the data root; a named set is
+            validated without on the classes that it tests.
         validation_pictures: episodes drawn at each validation.
         checkpoint_every, log_every: in steps.
     """

@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 from config import TrainingConfig, from_settings
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.distributed.tensor import DTensor, distribute_tensor
+from whole_state import restore_moments, restore_weights, whole_moments, whole_weights
 
 from dsvlfs.data.photos import read_json
 from dsvlfs.errors import InputError
@@ -78,37 +79,20 @@ class RunFolder:
         return Progress(**read_json(file)) if self.last.exists() else Progress()
 
     def load_state(self, model: DSVLFSModel, optimizer: torch.optim.Optimizer) -> None:
-        """Reads the optimizer's part of what `save_state` wrote, into every process; `model` has its part already.
+        """Reads what `save_state` wrote, where it wrote, into every process. `model` has its weights already.
 
         Raises:
             InputError: it is damaged.
         """
-        if not self.last.exists():
-            return
-        file = self.last / "optimizer.safetensors"
-        try:
-            saved = load_file(file)
-        except Exception as error:
-            raise InputError(f"The state {file} is damaged ({error}); start the run again elsewhere.") from error
-        parameters = dict(model.named_parameters())
-        for name, value in saved.items():
-            parameter_name, entry = name.rsplit("/", 1)
-            parameter = parameters[parameter_name]
-            optimizer.state[parameter][entry] = _divided_as(value, parameter)
+        if self.last.exists():
+            restore_weights(model, _read(self.last / "model.safetensors"))
+            restore_moments(model, optimizer, _read(self.last / "optimizer.safetensors"))
 
     def save_state(
         self, model: DSVLFSModel, optimizer: torch.optim.Optimizer, progress: Progress, *, is_main: bool
     ) -> None:
         """Writes what a resumed run needs, whole or not at all. Every process calls it, one writes."""
-        weights = whole_tensors(model.trained_state_dict())
-        names = {parameter: name for name, parameter in model.named_parameters()}
-        moments = whole_tensors(
-            {
-                f"{names[parameter]}/{entry}": value
-                for parameter, state in optimizer.state.items()
-                for entry, value in state.items()
-            }
-        )
+        weights, moments = whole_weights(model), whole_moments(model, optimizer)
         if not is_main:
             return
         unfinished = self.folder / "last.part"
@@ -124,7 +108,7 @@ class RunFolder:
 
     def save_checkpoint(self, name: str, model: DSVLFSModel, *, is_main: bool) -> None:
         """Writes the trained weights alone, in half precision, to `name`. Every process calls it, one writes."""
-        weights = whole_tensors(model.trained_state_dict())
+        weights = whole_weights(model)
         if is_main:
             model.save_pretrained(self.folder / name, dtype=torch.float16, state_dict=weights)
 
@@ -140,21 +124,11 @@ class RunFolder:
             _write_text(log, "".join(f"{line}\n" for line in lines))
 
 
-def whole_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same on the CPU, sharded ones gathered; every process calls it."""
-    return {
-        name: (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().cpu().contiguous()
-        for name, tensor in tensors.items()
-    }
-
-
-def _divided_as(value: Tensor, parameter: Tensor) -> Tensor:
-    """An optimizer's value, where and as divided as its parameter; a count stays on the CPU."""
-    if value.ndim == 0:
-        return value
-    if isinstance(parameter, DTensor):
-        return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
-    return value.to(parameter.device)
+def _read(file: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"The state {file} is missing or damaged ({error}); start another run.") from error
 
 
 def _step_of(line: str) -> float:
