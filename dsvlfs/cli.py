@@ -1,4 +1,4 @@
-"""Command line: `dsvlfs segment` and `dsvlfs evaluate`.
+"""Command line: `dsvlfs segment`, `evaluate`, `info` and `import`.
 
 Exit status: 0 all done; 1 some queries could not be read and the others are done; 2 nothing could be done. Standard
 error has the reason, and one for each query that could not be read.
@@ -87,6 +87,25 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--limit", type=_count, metavar="N", help="take only the file's first N episodes")
     evaluate.add_argument("--out", required=True, type=Path, metavar="RESULT.json", help="file for the result")
     _add_model_argument(evaluate)
+
+    info = commands.add_parser(
+        "info",
+        help="what a size costs",
+        description="Prints parameters, operations and memory of a size, without loading any weights.",
+    )
+    info.set_defaults(run=_info)
+    info.add_argument("--config", choices=("tiny", "paper"), default="paper", help="the size (default: paper)")
+
+    convert = commands.add_parser(
+        "import", help="convert others' checkpoints", description="Converts a checkpoint; nothing in it is run."
+    )
+    convert.set_defaults(run=_import)
+    source = convert.add_mutually_exclusive_group(required=True)
+    source.add_argument("--sam", type=Path, metavar="FILE.pth", help="official SAM, to a base for `image_base`")
+    source.add_argument(
+        "--reference", type=Path, metavar="FILE.bin", help="the authors' code, after zero_to_fp32, to a checkpoint"
+    )
+    convert.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the result")
     return parser
 
 
@@ -212,6 +231,27 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     given = {name: str(v) if isinstance(v, Path) else v for name, v in vars(arguments).items() if name != "run"}
     _write_json(arguments.out, {**result, "arguments": given})
     print(_table(result))
+    return 0
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    from .configuration import DSVLFSConfig
+    from .info import cost, report
+
+    print(report(cost(getattr(DSVLFSConfig, arguments.config)())))
+    return 0
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    if arguments.sam:
+        from .import_sam import import_sam
+
+        import_sam(arguments.sam, arguments.out)
+    else:
+        from .import_reference import import_reference
+
+        import_reference(arguments.reference, arguments.out)
+    print(f"written to {arguments.out}")
     return 0
 
 
