@@ -39,9 +39,10 @@ def import_reference(file: Path, folder: Path, config: DSVLFSConfig | None = Non
         InputError: the file cannot be read, or is no checkpoint of that code and configuration.
     """
     config = config or DSVLFSConfig.paper()
+    source = read_pickle(file)
     with torch.device("meta"):
         wanted = DSVLFSModel(config, load_bases=False).trained_state_dict()
-    state = convert(read_pickle(file), rows=wanted[f"{_LANGUAGE}lm_head.modules_to_save.default.weight"].shape[0])
+    state = convert(source, rows=wanted[f"{_LANGUAGE}lm_head.modules_to_save.default.weight"].shape[0])
     # The authors' decoder always has both prompts.
     state["mask_decoder.no_semantic_prompt"] = torch.zeros(config.prompt_dim)
     wrong = sorted(wanted.keys() ^ state.keys()) or sorted(n for n in wanted if wanted[n].shape != state[n].shape)

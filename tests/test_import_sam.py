@@ -13,6 +13,7 @@ from transformers import SamModel
 
 from dsvlfs import InputError
 from dsvlfs.bases import load_base
+from dsvlfs.cli import main
 from dsvlfs.import_sam import import_sam
 
 
@@ -118,3 +119,11 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
     torch.save({"weight": Path}, tmp_path / "sam.pth")
     with pytest.raises(InputError, match="cannot be read"):
         import_sam(tmp_path / "sam.pth", tmp_path / "out")
+
+
+def test_the_command_says_what_is_wrong_with_a_file(tmp_path, capsys):
+    for source in ("--sam", "--reference"):
+        assert main(["import", source, str(tmp_path / "absent.pth"), "--out", str(tmp_path / "out")]) == 2
+        error = capsys.readouterr().err
+        assert "absent.pth cannot be read" in error
+        assert len(error.splitlines()) == 1

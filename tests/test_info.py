@@ -4,6 +4,7 @@ import torch
 from conftest import micro_config
 
 from dsvlfs import info
+from dsvlfs.cli import main
 from dsvlfs.modeling import DSVLFSModel
 
 
@@ -42,3 +43,8 @@ def test_the_report_has_every_part_and_precision():
     text = info.report(info.cost(micro_config()))
     for name in ("image encoder", "vision tower", "language model", "dense matching", "mask decoder", *info.BYTES):
         assert name in text
+
+
+def test_the_command_prints_a_sizes_cost(capsys):
+    assert main(["info", "--config", "tiny"]) == 0
+    assert "mask decoder" in capsys.readouterr().out

@@ -74,6 +74,23 @@ def test_segmenting_and_a_round_trip(model, circle, tmp_path):
     assert not np.array_equal(plain.probability, other.probability)
 
 
+def test_bases_in_half_precision_give_nearly_the_same(bases, circle, tmp_path):
+    image, mask = circle
+    torch.manual_seed(0)
+    model = DSVLFSModel(paper_like.config(*bases)).eval()
+    model.save_pretrained(tmp_path)
+    half = {"dtype": torch.bfloat16, "attn_implementation": "sdpa"}
+    small = DSVLFSModel.from_pretrained(tmp_path, image_options=half, vlm_options={**half, "device_map": {"": "cpu"}})
+    assert small.image_encoder.backbone.dtype == small.semantic_encoder.vision_tower.dtype == torch.bfloat16
+    assert small.mask_decoder.no_visual_prompt.dtype == small.matcher.to_prompt[0].weight.dtype == torch.float32
+    layers = small.semantic_encoder.llava.model.language_model.layers
+    assert layers[0].self_attn.q_proj.base_layer.weight.dtype == torch.bfloat16
+    first, second = (
+        m.segment(image, "circle", support=m.encode_support([(image, mask)])).probability for m in (model, small)
+    )
+    assert np.abs(first - second).max() < 0.05
+
+
 def test_a_base_of_another_shape_is_named(bases, tmp_path):
     with pytest.raises(BaseNotAvailableError, match="lacks"):
         DSVLFSModel(paper_like.config(bases[1], bases[1]))
