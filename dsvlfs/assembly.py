@@ -1,6 +1,8 @@
 """The frozen bases put together as the parts that `DSVLFSModel` wires: the image encoder, and the LLaVA."""
 
+from collections.abc import Mapping
 from contextlib import ExitStack
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,11 +25,17 @@ def layer_channels(config: DSVLFSConfig, name: str) -> int:
     return config.llava_config().vision_config.stage_channels[int(number)]
 
 
-def load_image_base(config: DSVLFSConfig, decoder: MaskDecoder) -> nn.Module:
-    """The image encoder; with SAM's, its decoder's weights go into ours as a start."""
+def load_image_base(config: DSVLFSConfig, decoder: MaskDecoder, options: Mapping[str, Any]) -> nn.Module:
+    """The image encoder; with SAM's, its decoder's weights go into ours as a start.
+
+    Args:
+        config: of the model.
+        decoder: ours.
+        options: of transformers' `from_pretrained`.
+    """
     if config.embedding_layers:
-        return load_base(Dinov2Model, config.image_base)
-    sam = load_base(SamModel, config.image_base)
+        return load_base(Dinov2Model, config.image_base, **options)
+    sam = load_base(SamModel, config.image_base, **options)
     decoder.decoder.load_state_dict(sam.mask_decoder.state_dict(), strict=False)  # all but the head of qualities
     decoder.position.load_state_dict(sam.shared_image_embedding.state_dict())
     with torch.no_grad():
@@ -35,8 +43,16 @@ def load_image_base(config: DSVLFSConfig, decoder: MaskDecoder) -> nn.Module:
     return sam.vision_encoder
 
 
-def load_llava(config: DSVLFSConfig, processor: DSVLFSProcessor | None) -> tuple[LlavaForConditionalGeneration, int]:
-    """The LLaVA with rows for the added tokens, and the id of `<SEM_prompt>`. Without a processor: random weights."""
+def load_llava(
+    config: DSVLFSConfig, processor: DSVLFSProcessor | None, options: Mapping[str, Any]
+) -> tuple[LlavaForConditionalGeneration, int]:
+    """The LLaVA with rows for the added tokens, and the id of `<SEM_prompt>`.
+
+    Args:
+        config: of the model.
+        processor: its tokenizer has the tokens; without one all weights are random.
+        options: of transformers' `from_pretrained`; of the language model where the LLaVA is joined from two bases.
+    """
     llava_config = config.llava_config()
     text = llava_config.text_config
     if processor is None:
@@ -45,10 +61,10 @@ def load_llava(config: DSVLFSConfig, processor: DSVLFSProcessor | None) -> tuple
             llava_config.image_token_id = text.vocab_size - 2
         return LlavaForConditionalGeneration(llava_config), text.vocab_size - 1
     if config.vlm_base is not None:
-        llava = load_base(LlavaForConditionalGeneration, config.vlm_base)
+        llava = load_base(LlavaForConditionalGeneration, config.vlm_base, **options)
         _add_token_rows(llava, len(processor.tokenizer))
         return llava, processor.semantic_token_id
-    language = load_base(LlamaForCausalLM, config.language_base, dtype=torch.float32)
+    language = load_base(LlamaForCausalLM, config.language_base, **{"dtype": torch.float32, **options})
     _add_token_rows(language, len(processor.tokenizer))
     text.vocab_size = len(processor.tokenizer)
     llava_config.image_token_id = processor.image_token_id

@@ -1,4 +1,4 @@
-"""Command line: `dsvlfs segment`, `dsvlfs evaluate` and `dsvlfs episodes`.
+"""Command line: `dsvlfs segment`, `evaluate`, `episodes`, `info` and `import`.
 
 Exit status: 0 all done; 1 some queries could not be read and the others are done; 2 nothing could be done. Standard
 error has the reason, and one for each query that could not be read.
@@ -125,6 +125,25 @@ def _parser() -> argparse.ArgumentParser:
     _add_protocol_arguments(episodes)
     episodes.add_argument("--limit", type=_count, metavar="N", help="only each seed's first N episodes")
     episodes.add_argument("--out", required=True, type=Path, metavar="FILE.jsonl", help="file for the episodes")
+
+    info = commands.add_parser(
+        "info",
+        help="what a size costs",
+        description="Prints parameters, operations and memory of a size, without loading any weights.",
+    )
+    info.set_defaults(run=_info)
+    info.add_argument("--config", choices=("tiny", "paper"), default="paper", help="the size (default: paper)")
+
+    convert = commands.add_parser(
+        "import", help="convert others' checkpoints", description="Converts a checkpoint; nothing in it is run."
+    )
+    convert.set_defaults(run=_import)
+    source = convert.add_mutually_exclusive_group(required=True)
+    source.add_argument("--sam", type=Path, metavar="FILE.pth", help="official SAM, to a base for `image_base`")
+    source.add_argument(
+        "--reference", type=Path, metavar="FILE.bin", help="the authors' code, after zero_to_fp32, to a checkpoint"
+    )
+    convert.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the result")
     return parser
 
 
@@ -310,6 +329,27 @@ def _protocol_options(arguments: argparse.Namespace) -> dict[str, int | None]:
         "seeds": arguments.seeds,
         "limit": arguments.limit,
     }
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    from .configuration import DSVLFSConfig
+    from .info import cost, report
+
+    print(report(cost(getattr(DSVLFSConfig, arguments.config)())))
+    return 0
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    if arguments.sam:
+        from .import_sam import import_sam
+
+        import_sam(arguments.sam, arguments.out)
+    else:
+        from .import_reference import import_reference
+
+        import_reference(arguments.reference, arguments.out)
+    print(f"written to {arguments.out}")
+    return 0
 
 
 def _load_model(name: str) -> DSVLFSModel:

@@ -64,7 +64,7 @@ class CenterPivotConv4d(nn.Module):
         box = result[:, :, :, rows, columns]
 
         def convolve(rows: slice) -> tuple[Tensor, ...]:
-            x = correlation[rows]
+            x = correlation[rows].to(self.query_conv.weight.dtype)
             # With a row more at either end: what these rows add to the results beside them.
             over_query = self._over_query(self._pivots(x), row_padding=2)
             return self._over_support(x), over_query, *(reduce_support(x) if reduce else ())
@@ -168,7 +168,7 @@ class DenseMatcher(nn.Module):
         correlation = Correlation(query, support, mask, background=self.background, stride=stride)
         sums = maxima = None
         if correlation.is_small:
-            whole = correlation[:]
+            whole = correlation[:].to(first.conv.query_conv.weight.dtype)
             x = first.conv(whole)
             if self.priors:
                 sums, maxima = reduce_support(whole)

@@ -2,10 +2,10 @@
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import torch
 import torch.nn.functional as F
@@ -61,12 +61,22 @@ class DSVLFSModel(nn.Module):
     Args:
         config: of either size.
         load_bases: load the frozen bases; without, every weight is random (shapes and costs only).
+        image_options, vlm_options: of transformers' `from_pretrained` of the image encoder and of the LLaVA, such as
+            `dtype`, `device_map`, `attn_implementation` or (for the LLaVA) `quantization_config`. What is trained stays
+            in float32, but for LLaVA's token embeddings and LM head.
 
     Raises:
         BaseNotAvailableError: a base cannot be had.
     """
 
-    def __init__(self, config: DSVLFSConfig, *, load_bases: bool = True) -> None:
+    def __init__(
+        self,
+        config: DSVLFSConfig,
+        *,
+        load_bases: bool = True,
+        image_options: Mapping[str, Any] | None = None,
+        vlm_options: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__()
         self.config = config
         self.card: str | None = None
@@ -74,11 +84,11 @@ class DSVLFSModel(nn.Module):
         blocks = sorted({int(n.split(".")[1]) for n in config.frozen_layers if n.startswith("image.")})
         stages = sorted({int(n.split(".")[1]) for n in config.frozen_layers if n.startswith("vision.")})
         self.mask_decoder = MaskDecoder(dim=config.prompt_dim, multimask_outputs=config.decoder_multimask_outputs)
-        backbone = load_image_base(config, self.mask_decoder) if load_bases else None
+        backbone = load_image_base(config, self.mask_decoder, image_options or {}) if load_bases else None
         self.image_encoder = ImageEncoder(
             backbone=backbone or AutoModel.from_config(config.image_encoder_config()), blocks=blocks
         )
-        llava, semantic_token_id = load_llava(config, self.processor)
+        llava, semantic_token_id = load_llava(config, self.processor, vlm_options or {})
         self.semantic_encoder = SemanticEncoder(
             llava=llava,
             semantic_token_id=semantic_token_id,
@@ -128,8 +138,10 @@ class DSVLFSModel(nn.Module):
             A tensor a name, with a batch dimension of one; it has no gradient.
         """
         with torch.no_grad():
-            features = self.image_encoder(view.image_pixels.to(self.device))
-            return features | self.semantic_encoder.encode_photo(view.vlm_pixels.to(self.device))
+            image, tower = self.image_encoder.backbone, self.semantic_encoder.vision_tower
+            features = self.image_encoder(view.image_pixels.to(image.device, image.dtype))
+            features |= self.semantic_encoder.encode_photo(view.vlm_pixels.to(tower.device, tower.dtype))
+            return {name: tensor.to(self.device) for name, tensor in features.items()}
 
     def support_features(self, features: dict[str, Tensor], mask: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """Correlation layers and mask of a support, pooled to the support grid.
@@ -148,9 +160,10 @@ class DSVLFSModel(nn.Module):
 
     def image_embedding(self, features: dict[str, Tensor]) -> Tensor:
         """The mask decoder's image embedding (batch, prompt_dim, height, width)."""
+        dtype = self.mask_decoder.no_visual_prompt.dtype
         if self.neck is None:
-            return features["image.embedding"]
-        return self.neck([features[name] for name in self.config.embedding_layers])
+            return features["image.embedding"].to(dtype)
+        return self.neck([features[name].to(dtype) for name in self.config.embedding_layers])
 
     def visual_prompt(self, features: dict[str, Tensor], layers: Sequence[Tensor], mask: Tensor, size: int) -> Tensor:
         """The visual prompt (batch, prompt_dim, size, size) of query features and one support each; the features of a
@@ -421,13 +434,14 @@ class DSVLFSModel(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | os.PathLike = "dsvlfs-tiny", *, revision: str | None = None
+        cls, name_or_path: str | os.PathLike = "dsvlfs-tiny", *, revision: str | None = None, **options: Any
     ) -> "DSVLFSModel":
         """Loads a checkpoint and its bases, for inference.
 
         Args:
             name_or_path: "dsvlfs-tiny" (comes with the package), a folder, or a model id of the Hugging Face hub.
             revision: of the model on the hub.
+            options: `image_options` and `vlm_options`, as the class takes them.
 
         Raises:
             InputError: there is no such checkpoint, or it is damaged.
@@ -437,7 +451,7 @@ class DSVLFSModel(nn.Module):
         config = read_config(folder)
         file = folder / "model.safetensors"
         state = read_tensors(file)  # before the bases, which take longer
-        model = cls(config)
+        model = cls(config, **options)
         model._adopt(state, file)
         card = folder / "README.md"
         model.card = card.read_text(encoding="utf-8") if card.is_file() else None

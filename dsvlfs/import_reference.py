@@ -1,0 +1,112 @@
+"""Checkpoints of the authors' code (github.com/aminpdik/DSV-LFS) to ours.
+
+The authors train with DeepSpeed and publish no weights; what `zero_to_fp32.py` makes of their run is a state dict under
+the names of their `PeftModel`. Of it the trained part is taken: LoRA, token embeddings, LM head, the projection to the
+semantic prompt, the matcher, and SAM's mask decoder. Their tokens `<im_start>` and `<im_end>` around the photo have no
+counterpart here.
+"""
+
+import os
+import re
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .configuration import DSVLFSConfig
+from .errors import InputError
+from .import_sam import read_pickle, rename
+from .model_card import new_card
+from .modeling import DSVLFSModel
+
+ADDED_TOKENS = 3
+"""Rows that the authors' code adds to the vocabulary: `[SEM]`, `<im_start>`, `<im_end>`, in this order."""
+
+_ROOT = "base_model.model."
+_LANGUAGE = "semantic_encoder.vlm.base_model.model."
+
+
+def import_reference(file: Path, folder: Path, config: DSVLFSConfig | None = None) -> None:
+    """Converts a checkpoint to a folder for `DSVLFSModel.from_pretrained`.
+
+    Args:
+        file: what `zero_to_fp32.py` wrote, in one file.
+        folder: for config, tensors and card, made where it is missing.
+        config: of the model; None is `paper`.
+
+    Raises:
+        InputError: the file cannot be read, or is no checkpoint of that code and configuration.
+    """
+    config = config or DSVLFSConfig.paper()
+    source = read_pickle(file)
+    with torch.device("meta"):
+        wanted = DSVLFSModel(config, load_bases=False).trained_state_dict()
+    state = convert(source, rows=wanted[f"{_LANGUAGE}lm_head.modules_to_save.default.weight"].shape[0])
+    # The authors' decoder always has both prompts.
+    state["mask_decoder.no_semantic_prompt"] = torch.zeros(config.prompt_dim)
+    wrong = sorted(wanted.keys() ^ state.keys()) or sorted(n for n in wanted if wanted[n].shape != state[n].shape)
+    if wrong:
+        raise InputError(
+            f"{file} does not come from the authors' code ({len(wrong)} tensors do not fit, first {wrong[0]}); "
+            "give the one file that zero_to_fp32.py wrote of a run with its own settings."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    config.save_pretrained(folder)
+    (folder / "README.md").write_text(new_card(config), encoding="utf-8")
+    unfinished = folder / "model.safetensors.part"
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, unfinished, metadata={"format": "pt"})
+    os.replace(unfinished, folder / "model.safetensors")
+
+
+def convert(source: dict[str, Tensor], rows: int) -> dict[str, Tensor]:
+    """The trained tensors under our names.
+
+    Args:
+        source: under the names of the authors' code.
+        rows: of our vocabulary.
+    """
+    state = {}
+    for name, tensor in source.items():
+        name = name.removeprefix(_ROOT)
+        if found := re.fullmatch(r"model\.(layers\.\d+\.self_attn\.[qv]_proj\.lora_[AB]\.default\.weight)", name):
+            state[f"{_LANGUAGE}model.language_model.{found[1]}"] = tensor
+        elif name == "model.embed_tokens.weight":
+            embeddings = f"{_LANGUAGE}model.language_model.embed_tokens.modules_to_save.default.weight"
+            state[embeddings] = _vocabulary(tensor, rows)
+        elif name == "lm_head.weight":
+            state[f"{_LANGUAGE}lm_head.modules_to_save.default.weight"] = _vocabulary(tensor, rows)
+        elif found := re.fullmatch(r"model\.text_hidden_fcs\.0\.([02]\.\w+)", name):
+            state[f"semantic_encoder.to_prompt.{found[1]}"] = tensor
+        elif found := re.fullmatch(r"model\.encoder_layerFewshot\.(\d+)\.(\w+)\.?(\w*)", name):
+            state[_matcher_name(int(found[1]), found[2], found[3])] = tensor
+        elif found := re.fullmatch(r"model\.decoderFewshot\.([02]\.\w+)", name):
+            state[f"matcher.to_prompt.{found[1]}"] = tensor
+        elif name.startswith("model.visual_model."):
+            state |= _of_sam(name.removeprefix("model.visual_model."), tensor)
+    return state
+
+
+def _matcher_name(position: int, part: str, kind: str) -> str:
+    """Convolution, normalisation and ReLU take turns in the authors' sequence."""
+    block = f"matcher.blocks.{position // 3}."
+    if part in ("conv1", "conv2"):
+        return f"{block}conv.{'query' if part == 'conv1' else 'support'}_conv.{kind}"
+    return f"{block}norm.{part}"
+
+
+def _of_sam(name: str, tensor: Tensor) -> dict[str, Tensor]:
+    [name] = rename({name: tensor})
+    if name == "shared_image_embedding.positional_embedding":
+        return {"mask_decoder.position.positional_embedding": tensor}
+    if name == "prompt_encoder.no_mask_embed.weight":
+        return {"mask_decoder.no_visual_prompt": tensor[0]}
+    if name.startswith("mask_decoder.") and "iou_prediction_head" not in name:
+        return {name.replace("mask_decoder.", "mask_decoder.decoder."): tensor}
+    return {}  # the frozen image encoder, and SAM's other prompts
+
+
+def _vocabulary(tensor: Tensor, rows: int) -> Tensor:
+    """LLaMA's own rows, then `[SEM]`'s in all rows that LLaVA has spare, one of which is `<SEM_prompt>`'s."""
+    own = len(tensor) - ADDED_TOKENS
+    return torch.cat([tensor[:own], tensor[own].expand(rows - own, -1)])

@@ -1,0 +1,182 @@
+"""What a configuration costs, found on the meta device: every shape is computed, no weight and no number is made."""
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from .configuration import DSVLFSConfig
+from .modeling import DSVLFSModel
+
+TEXT_TOKENS = 128
+"""Tokens of the question and its answer beside the photo's, with a description of some sentences."""
+
+BYTES = {"float32": 4.0, "bfloat16": 2.0, "8 bit": 1.0, "4 bit": 0.5}
+"""Of a frozen weight."""
+
+
+@dataclass(frozen=True)
+class PartCost:
+    """Parameters of a part, those of them that are trained, and the floating-point operations of one query."""
+
+    name: str
+    parameters: int
+    trained: int
+    flops: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of a configuration.
+
+    Args:
+        parts: in the order of the data's flow.
+        inference_activations, training_activations: peak in bytes beside the weights (and, in training, beside their
+            gradients), in float32: of one query with one encoded support, and of a training step with a batch of one
+            without recomputation but the matching's.
+    """
+
+    parts: tuple[PartCost, ...]
+    inference_activations: int
+    training_activations: int
+
+    def memory(self, precision: str, *, training: bool) -> float:
+        """Bytes of weights and activations; in training also of float32 gradients and AdamW's two moments.
+
+        Args:
+            precision: of the frozen weights, one of `BYTES`; trained weights are float32 in training, and in
+                inference of 16 bits where the frozen ones are of fewer. Activations are of 16 bits then too.
+            training: a step, or a query.
+        """
+        trained = sum(part.trained for part in self.parts)
+        frozen = sum(part.parameters for part in self.parts) - trained
+        wide = 4.0 if precision == "float32" else 2.0
+        if training:
+            return frozen * BYTES[precision] + trained * 16.0 + self.training_activations * wide / 4
+        return frozen * BYTES[precision] + trained * wide + self.inference_activations * wide / 4
+
+
+def cost(config: DSVLFSConfig) -> Cost:
+    """Builds the model on the meta device, and runs its parts there."""
+    with torch.device("meta"):
+        model = DSVLFSModel(config, load_bases=False).eval()
+    flops: dict[str, int] = {}
+    with torch.no_grad(), _PeakMemory() as inference:
+        features = _encode(model, flops)
+        _read_and_match(model, features, flops)
+    with _PeakMemory() as training:
+        sum(output.sum() for output in _read_and_match(model, features)).backward()
+    gradients = sum(4 * parameter.numel() for parameter in model.parameters() if parameter.grad is not None)
+    kept = sum(tensor.nbytes for tensor in features.values()) - gradients
+    encoder = model.semantic_encoder
+    modules: dict[str, list[nn.Module]] = {
+        "image encoder": [model.image_encoder],
+        "vision tower": [encoder.vision_tower],
+        "language model": [
+            encoder.llava.model.multi_modal_projector,
+            encoder.llava.model.language_model,
+            encoder.llava.lm_head,
+            encoder.to_prompt,
+        ],
+        "dense matching": [model.matcher],
+        "mask decoder": [model.mask_decoder, *([model.neck] if model.neck else [])],
+    }
+    parts = []
+    for name, members in modules.items():
+        parameters = {id(p): p for module in members for p in module.parameters()}.values()  # a tied matrix counts once
+        trained = sum(p.numel() for p in parameters if p.requires_grad)
+        parts.append(PartCost(name, sum(p.numel() for p in parameters), trained, flops[name]))
+    return Cost(tuple(parts), inference.peak, max(inference.peak, training.peak + kept))
+
+
+def report(found: Cost) -> str:
+    """Two tables: the parts, and the memory by precision."""
+    rows = [(part.name, part.parameters, part.trained, part.flops) for part in found.parts]
+    rows.append(("all", *(sum(column) for column in list(zip(*rows))[1:])))
+    lines = [f"{'':<15}{'parameters':>15}{'trained':>14}{'GFLOP a query':>15}"]
+    lines += [f"{name:<15}{count:>15,}{trained:>14,}{flops / 1e9:>15,.1f}" for name, count, trained, flops in rows]
+    lines += ["", f"{'frozen weights':<15}{'inference, GiB':>15}{'training, GiB':>14}"]
+    for precision in BYTES:
+        inference, training = (found.memory(precision, training=t) / 2**30 for t in (False, True))
+        lines.append(f"{precision:<15}{inference:>15.2f}{training:>14.2f}")
+    return "\n".join(lines)
+
+
+def _encode(model: DSVLFSModel, flops: dict[str, int]) -> dict[str, Tensor]:
+    """The frozen encoders, of one photo."""
+
+    def pixels(side: int) -> Tensor:
+        return torch.empty(1, 3, side, side, device="meta")
+
+    config = model.config
+    features = _count(flops, "image encoder", model.image_encoder, pixels(config.image_size))
+    return features | _count(flops, "vision tower", model.semantic_encoder.encode_photo, pixels(config.vlm_image_size))
+
+
+def _read_and_match(
+    model: DSVLFSModel, features: dict[str, Tensor], flops: dict[str, int] | None = None
+) -> tuple[Tensor, Tensor]:
+    """The rest, with one support: mask logits, and the logits of the text."""
+    config, encoder = model.config, model.semantic_encoder
+    grid = config.support_grid or features[config.correlation_layers[0]].shape[-1]
+    support = [torch.empty(1, features[name].shape[1], grid, grid, device="meta") for name in config.correlation_layers]
+
+    def read(tokens: Tensor) -> tuple[Tensor, Tensor]:
+        photo = encoder.llava.model.multi_modal_projector(tokens)
+        text = encoder.llava.get_input_embeddings()(torch.zeros(1, TEXT_TOKENS, dtype=torch.long, device="meta"))
+        embedded = torch.cat([photo, text], dim=1)
+        causal = torch.empty(1, 1, *[embedded.shape[1]] * 2, device="meta")  # made before, it is not looked into
+        hidden = encoder.llava.model.language_model(
+            inputs_embeds=embedded, attention_mask=causal, use_cache=False
+        ).last_hidden_state
+        return encoder.project(hidden[:, -1]), encoder.llava.lm_head(hidden[:, -TEXT_TOKENS:])
+
+    semantic, answer = _count(flops, "language model", read, features["tokens"])
+    embedding = _count(flops, "mask decoder", model.image_embedding, features)
+    mask = torch.empty(1, grid, grid, device="meta")
+    visual = _count(flops, "dense matching", model.visual_prompt, features, support, mask, embedding.shape[-1])
+    return _count(flops, "mask decoder", model.mask_decoder, embedding, semantic, visual), answer
+
+
+def _count(flops: dict[str, int] | None, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls a function, and adds its operations to those of a part."""
+    if flops is None:
+        return function(*arguments)
+    with FlopCounterMode(display=False) as counter:
+        result = function(*arguments)
+    flops[name] = flops.get(name, 0) + counter.get_total_flops()
+    return result
+
+
+class _PeakMemory(TorchDispatchMode):
+    """Follows the tensors that are made while it is on: their bytes at once, at most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+        for tensor in tree_leaves((arguments, options)):
+            if isinstance(tensor, Tensor):
+                self._known.add(tensor.untyped_storage()._cdata)  # made before, or met before
+        result = function(*arguments, **(options or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                if storage._cdata not in self._known:
+                    self._known.add(storage._cdata)
+                    self.live += storage.nbytes()
+                    self.peak = max(self.peak, self.live)
+                    weakref.finalize(storage, self._forget, storage._cdata, storage.nbytes())
+        return result
+
+    def _forget(self, storage: int, size: int) -> None:
+        self._known.discard(storage)
+        self.live -= size

@@ -1,0 +1,86 @@
+"""The paper's model at toy widths: a SAM and a LLaVA of transformers' own classes, saved as folders, on which
+`from_pretrained` runs as it does on those of the hub."""
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    PreTrainedTokenizerFast,
+    SamConfig,
+    SamModel,
+    SamVisionConfig,
+)
+
+from dsvlfs import DSVLFSConfig
+
+WORDS = ["[UNK]", "[PAD]", "USER", ":", "ASSISTANT", "Where", "in", "this", "photo", "is", "the", "?", "It", "."]
+WORDS += ["circle", "square", "red", "round"]
+IMAGE, SPARE_ROWS = len(WORDS), 8
+LAYERS, WIDTH, PROMPT = 2, 16, 32
+
+
+def sam_config() -> SamConfig:
+    vision = SamVisionConfig(
+        hidden_size=24,
+        output_channels=PROMPT,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=2,
+        image_size=64,
+        patch_size=8,
+        window_size=4,
+        global_attn_indexes=[1],
+        mlp_dim=48,
+        num_pos_feats=PROMPT // 2,
+    )
+    prompts = {"hidden_size": PROMPT, "image_size": 64, "patch_size": 8, "mask_input_channels": 4}
+    return SamConfig(
+        vision_config=vision.to_dict(), prompt_encoder_config=prompts, mask_decoder_config={"hidden_size": PROMPT}
+    )
+
+
+def llava_config() -> LlavaConfig:
+    vision = CLIPVisionConfig(
+        hidden_size=24, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2, image_size=28, patch_size=14
+    )
+    text = LlamaConfig(
+        vocab_size=len(WORDS) + SPARE_ROWS,
+        hidden_size=WIDTH,
+        intermediate_size=24,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=2,
+    )
+    return LlavaConfig(vision_config=vision, text_config=text, image_token_index=IMAGE, image_seq_length=4)
+
+
+def config(image_base: Path | str = "sam", vlm_base: Path | str = "llava") -> DSVLFSConfig:
+    """Like `DSVLFSConfig.paper`, on these bases."""
+    return DSVLFSConfig(
+        image_base=str(image_base),
+        image_config=sam_config().vision_config.to_dict(),
+        image_size=64,
+        vlm_base=str(vlm_base),
+        vlm_config=llava_config().to_dict(),
+        vlm_image_size=28,
+        correlation_layers=[f"image.{n + 1}" for n in range(LAYERS)],
+        support_size=64,
+        match_channels=(4, 8),
+        prompt_dim=PROMPT,
+    )
+
+
+def save_bases(folder: Path) -> tuple[Path, Path]:
+    """Random SAM and LLaVA, the latter with a tokenizer that has `<image>`: their folders."""
+    torch.manual_seed(0)
+    sam, llava = folder / "sam", folder / "llava"
+    SamModel(sam_config()).save_pretrained(sam)
+    LlavaForConditionalGeneration(llava_config()).save_pretrained(llava)
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
+    tokenizer.add_special_tokens(["<image>"])
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]").save_pretrained(llava)
+    return sam, llava

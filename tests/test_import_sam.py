@@ -1,0 +1,129 @@
+"""Import of official SAM checkpoints, against segment-anything's own modules with the same random weights."""
+
+import importlib.util
+import sys
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import nn
+from transformers import SamModel
+
+from dsvlfs import InputError
+from dsvlfs.bases import load_base
+from dsvlfs.cli import main
+from dsvlfs.import_sam import import_sam
+
+
+@pytest.fixture(scope="module")
+def official() -> ModuleType:
+    """`segment_anything.modeling`; the package's own root would import torchvision, which its modules do not need."""
+    found = importlib.util.find_spec("segment_anything") if "segment_anything" not in sys.modules else None
+    if "segment_anything" not in sys.modules:
+        if found is None:
+            pytest.skip("segment-anything is not installed")
+        package = ModuleType("segment_anything")
+        package.__path__ = list(found.submodule_search_locations)
+        sys.modules["segment_anything"] = package
+    return importlib.import_module("segment_anything.modeling")
+
+
+def build(official: ModuleType, *, width: int, depth: int, heads: int, global_blocks: list[int], side: int):
+    """SAM with random weights, every tensor of it (the position tables start at zero)."""
+    torch.manual_seed(0)
+    sam = official.Sam(
+        image_encoder=official.ImageEncoderViT(
+            depth=depth,
+            embed_dim=width,
+            img_size=side,
+            mlp_ratio=4,
+            norm_layer=partial(nn.LayerNorm, eps=1e-6),
+            num_heads=heads,
+            patch_size=16,
+            qkv_bias=True,
+            use_rel_pos=True,
+            global_attn_indexes=global_blocks,
+            window_size=14,
+            out_chans=256,
+        ),
+        prompt_encoder=official.PromptEncoder(
+            embed_dim=256,
+            image_embedding_size=(side // 16, side // 16),
+            input_image_size=(side, side),
+            mask_in_chans=16,
+        ),
+        mask_decoder=official.MaskDecoder(
+            num_multimask_outputs=3,
+            transformer=official.TwoWayTransformer(depth=2, embedding_dim=256, mlp_dim=2048, num_heads=8),
+            transformer_dim=256,
+            iou_head_depth=3,
+            iou_head_hidden_dim=256,
+        ),
+    ).eval()
+    for parameter in sam.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.02)
+    return sam
+
+
+# Widths, heads and depths of ViT-B, ViT-L and ViT-H; the two large ones with fewer blocks and of a smaller photo.
+SIZES = {
+    "vit_b": {"width": 768, "depth": 12, "heads": 12, "global_blocks": [2, 5, 8, 11], "side": 320},
+    "vit_l": {"width": 1024, "depth": 3, "heads": 16, "global_blocks": [1], "side": 320},
+    "vit_h": {"width": 1280, "depth": 2, "heads": 16, "global_blocks": [1], "side": 320},
+}
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_features_and_masks_are_those_of_segment_anything(official, tmp_path, size):
+    sam = build(official, **SIZES[size])
+    torch.save(sam.state_dict(), tmp_path / "sam.pth")
+    import_sam(tmp_path / "sam.pth", tmp_path / "ours")
+    ours = load_base(SamModel, str(tmp_path / "ours")).eval()
+    side = SIZES[size]["side"]
+    photo = torch.randn(1, 3, side, side)
+    grid = side // 16
+    sparse, dense = torch.randn(1, 1, 256), torch.randn(1, 256, grid, grid)
+    with torch.inference_mode():
+        features = sam.image_encoder(photo)
+        masks, _ = sam.mask_decoder(features, sam.prompt_encoder.get_dense_pe(), sparse, dense, False)
+        output = ours.vision_encoder(photo).last_hidden_state
+        found, _ = ours.mask_decoder(
+            image_embeddings=output,
+            image_positional_embeddings=ours.get_image_wide_positional_embeddings(),
+            sparse_prompt_embeddings=sparse[:, None],
+            dense_prompt_embeddings=dense,
+            multimask_output=False,
+        )
+    torch.testing.assert_close(output, features, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found[:, 0], masks, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["absent", "text", "list", "other"])
+def test_another_file_is_named(tmp_path, name):
+    file = tmp_path / name
+    if name == "text":
+        file.write_text("no checkpoint")
+    if name == "list":
+        torch.save([torch.zeros(1)], file)
+    if name == "other":
+        torch.save({"weight": torch.zeros(1)}, file)
+    with pytest.raises(InputError, match=str(file)):
+        import_sam(file, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path):
+    torch.save({"weight": Path}, tmp_path / "sam.pth")
+    with pytest.raises(InputError, match="cannot be read"):
+        import_sam(tmp_path / "sam.pth", tmp_path / "out")
+
+
+def test_the_command_says_what_is_wrong_with_a_file(tmp_path, capsys):
+    for source in ("--sam", "--reference"):
+        assert main(["import", source, str(tmp_path / "absent.pth"), "--out", str(tmp_path / "out")]) == 2
+        error = capsys.readouterr().err
+        assert "absent.pth cannot be read" in error
+        assert len(error.splitlines()) == 1

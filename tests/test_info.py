@@ -1,0 +1,50 @@
+"""The dry run: costs against those of a model that is really built and run."""
+
+import torch
+from conftest import micro_config
+
+from dsvlfs import info
+from dsvlfs.cli import main
+from dsvlfs.modeling import DSVLFSModel
+
+
+def test_parameters_are_the_models():
+    found = info.cost(micro_config())
+    model = DSVLFSModel(micro_config(), load_bases=False)
+    # Beside the parts there are only the rows that peft keeps of the added token, and the prompts not given.
+    assert sum(part.parameters for part in found.parts) == sum(p.numel() for p in model.parameters())
+    assert sum(part.trained for part in found.parts) == sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert all(part.flops > 0 for part in found.parts)
+
+
+def test_memory_is_that_of_weights_gradients_optimizer_and_activations():
+    parts = (info.PartCost("a", 1000, 0, 1), info.PartCost("b", 500, 100, 1))
+    cost = info.Cost(parts, inference_activations=40, training_activations=400)
+    assert cost.memory("float32", training=False) == 1400 * 4 + 100 * 4 + 40
+    assert cost.memory("4 bit", training=False) == 1400 / 2 + 100 * 2 + 20
+    assert cost.memory("bfloat16", training=True) == 1400 * 2 + 100 * (4 + 4 + 8) + 200
+
+
+def test_peak_memory_follows_what_is_alive():
+    with info._PeakMemory() as memory:
+        first = torch.empty(100, device="meta") + 1  # the empty one is gone when the next is made
+        second = first * 2
+        del first
+        second.add_(1)
+        view = second[:50]
+        del second
+        assert memory.live == 400
+        del view
+    assert memory.live == 0
+    assert memory.peak == 800
+
+
+def test_the_report_has_every_part_and_precision():
+    text = info.report(info.cost(micro_config()))
+    for name in ("image encoder", "vision tower", "language model", "dense matching", "mask decoder", *info.BYTES):
+        assert name in text
+
+
+def test_the_command_prints_a_sizes_cost(capsys):
+    assert main(["info", "--config", "tiny"]) == 0
+    assert "mask decoder" in capsys.readouterr().out
