@@ -85,7 +85,7 @@ def cost(config: DSVLFSConfig) -> Cost:
             encoder.to_prompt,
         ],
         "dense matching": [model.matcher],
-        "mask decoder": [model.mask_decoder, *([model.neck] if model.neck else [])],
+        "mask decoder": [model.mask_decoder, *(part for part in (model.neck, model.grounding) if part)],
     }
     parts = []
     for name, members in modules.items():
@@ -141,6 +141,8 @@ def _read_and_match(
     embedding = _count(flops, "mask decoder", model.image_embedding, features)
     mask = torch.empty(1, grid, grid, device="meta")
     visual = _count(flops, "dense matching", model.visual_prompt, features, support, mask, embedding.shape[-1])
+    if model.grounding is not None:
+        visual = visual + _count(flops, "mask decoder", model.ground, features, semantic, embedding.shape[-1])
     return _count(flops, "mask decoder", model.mask_decoder, embedding, semantic, visual), answer
 
 
