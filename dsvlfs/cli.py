@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_set_and_fold,
         metavar="SET[:FOLD]",
         help="what the model was trained on: classes that are tested too are reported apart, and false positives are "
-        "counted on all of them (default: the set's other folds)",
+        "counted on all of them (default: no classes apart, and the set's other folds' false positives)",
     )
     evaluate.add_argument(
         "--trained-on-root",
@@ -109,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
         "--limit", type=_count, metavar="N", help="take only the file's, or each seed's, first N episodes"
     )
     evaluate.add_argument(
-        "--workers", type=int, default=0, metavar="N", help="processes that read photos ahead (default: 0)"
+        "--workers", type=_count, default=0, metavar="N", help="processes that read photos ahead (default: none)"
     )
     evaluate.add_argument("--out", required=True, type=Path, metavar="RESULT.json", help="file for the result")
     _add_model_argument(evaluate)

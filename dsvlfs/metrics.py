@@ -16,7 +16,7 @@ class EpisodeCounts:
     Args:
         class_name: of the episode's class.
         foreground, background: (intersection, union) of the prediction and the target.
-        boundary: (intersection, union) of their boundary regions.
+        boundary: (intersection, union) of their boundary regions, which are those of the whole masks, ignored or not.
         base: (covered, all) of the base classes' objects; (0, 0) where they are unknown.
     """
 

@@ -6,10 +6,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from drawn_sets import draw_coco, draw_lvis, draw_pascal
 from PIL import Image
 
 from dsvlfs import modeling
-from dsvlfs.cli import MODES, main
+from dsvlfs.cli import MODES, SETS, main
+from dsvlfs.data.named_sets import NAMED_SETS
 from dsvlfs.errors import InputError
 
 
@@ -230,6 +232,91 @@ def test_wrong_inputs_of_evaluate_give_one_sentence(episodes, tmp_path, capsys):
     assert not (tmp_path / "r.json").exists()
 
 
+@pytest.fixture
+def sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of named sets."""
+    monkeypatch.setenv("DSVLFS_CACHE", str(tmp_path / "cache"))
+    draw_pascal(tmp_path / "VOC2012")
+    draw_coco(tmp_path / "coco")
+    return tmp_path
+
+
+def test_evaluate_a_named_set(sets, capsys, calls):
+    out = sets / "result.json"
+    options = ("--root", sets / "coco", "--set", "coco-20i", "--fold", 1, "--shots", 2, "--seeds", 2, "--limit", 6)
+    assert run("evaluate", *options, "--out", out) == 0
+    result = json.loads(out.read_text())
+    assert result["episodes"] == 12
+    assert result["iou"].keys() == {"bicycle", "bus"}
+    assert result["miou"] == pytest.approx(np.mean(list(result["miou_by_seed"].values())))
+    assert {"boundary_iou", "base_false_positive_rate", "fb_iou", "miou_std"} <= result.keys()
+    assert (result["arguments"]["set"], result["arguments"]["fold"]) == ("coco-20i", 1)
+    assert {call["support"] for call in calls} == {2}
+    table = capsys.readouterr().out
+    for words in ("boundary IoU", "base classes covered", "2 seeds"):
+        assert words in table
+
+
+def test_a_written_list_measures_the_same(sets):
+    root, file = sets / "VOC2012", sets / "new" / "episodes.jsonl"
+    options = ("--root", root, "--set", "pascal-5i", "--fold", 2, "--seeds", 2, "--limit", 4)
+    assert run("episodes", *options, "--out", file) == 0
+    assert run("evaluate", *options, "--out", sets / "a.json") == 0
+    assert run("evaluate", "--root", root, "--episodes", file, "--out", sets / "b.json") == 0
+    one, other = (json.loads((sets / name).read_text()) for name in ("a.json", "b.json"))
+    for result in (one, other):
+        del result["arguments"], result["seconds_per_query"]
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    ("tested", "trained", "shared", "new"),
+    [
+        ("pascal-5i", "coco-20i:0", {"bicycle", "car", "motorbike"}, {"person", "aeroplane", "boat"}),
+        ("coco-20i", "pascal-5i:0", {"person", "car", "motorcycle", "train"}, {"airplane", "bicycle", "truck"}),
+        ("coco-20i", "pascal-5i", {"airplane", "bicycle"}, {"truck"}),
+    ],
+)
+def test_another_set_than_trained_on_reports_shared_classes_apart(sets, capsys, tested, trained, shared, new):
+    root, out = sets / {"pascal-5i": "VOC2012", "coco-20i": "coco"}[tested], sets / "result.json"
+    options = ("--root", root, "--set", tested, "--trained-on", trained, "--seeds", 1, "--limit", 40)
+    assert run("evaluate", *options, "--out", out) == 0
+    result = json.loads(out.read_text())
+    assert shared <= set(result["shared_classes"]["classes"])
+    assert new <= set(result["new_classes"]["classes"])
+    assert "base_false_positive_rate" in result
+    assert "mIoU, trained classes" in capsys.readouterr().out
+
+
+def test_wrong_inputs_of_named_sets_give_one_sentence(sets, capsys):
+    base = ["evaluate", "--root", sets / "coco", "--out", sets / "r.json"]
+    cases = [
+        (["--set", "coco-20i", "--fold", 4], "has no fold 4"),
+        (["--set", "pascal-5i", "--fold", 0], "SegmentationClassAug"),
+        (["--set", "coco-20i", "--fold", 0, "--shots", 9], "9 other photos"),
+        (["--set", "coco-20i", "--trained-on", "fss-1000"], "give its folder"),
+        (["--set", "coco-20i", "--trained-on", "pascal-5i:7"], "no fold 7"),
+        (["--episodes", sets / "e.jsonl", "--fold", 0], "leave these options out"),
+    ]
+    for arguments, message in cases:
+        capsys.readouterr()
+        assert run(*base, *arguments) == 2
+        assert message in capsys.readouterr().err.splitlines()[-1]
+    assert not (sets / "r.json").exists()
+    with pytest.raises(SystemExit):
+        run(*base, "--set", "coco-20i", "--trained-on", "imagenet")
+    assert run("episodes", "--root", sets / "coco", "--set", "coco-20i", "--out", sets) == 2
+    draw_lvis(sets / "lvis")
+    options = ("--root", sets / "lvis", "--set", "lvis-92i", "--fold", 0, "--trained-on", "lvis-92i:0")
+    assert run("evaluate", *options, "--limit", 2, "--out", sets / "r.json") == 0
+
+
+def test_only_the_first_process_complains(sets, capsys, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    assert run("episodes", "--root", sets, "--set", "folder", "--out", sets / "e.jsonl") == 2
+    assert capsys.readouterr().err == ""
+
+
 def test_help_imports_nothing_heavy():
     code = (
         "import sys; from dsvlfs.cli import main\n"
@@ -248,3 +335,7 @@ def test_the_package_runs_as_a_module():
 
 def test_modes_are_the_models():
     assert MODES == modeling.MODES
+
+
+def test_sets_are_the_named():
+    assert tuple(NAMED_SETS) == SETS

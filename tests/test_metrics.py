@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+from scipy.ndimage import binary_erosion
+from sklearn.metrics import jaccard_score, recall_score
 
-from dsvlfs.metrics import SegmentationMetrics, predicted_tile
+from dsvlfs.metrics import SegmentationMetrics, boundary_region, count_episode, predicted_tile
 
 
 def mask(*rows: str) -> np.ndarray:
@@ -57,33 +59,93 @@ def test_shapes_must_agree():
         SegmentationMetrics().update("fox", mask("#."), mask("#", "."))
 
 
-def test_measures_agree_with_a_confusion_matrix():
+def blob(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """A few boxes, some of them cut by the edge."""
+    mask = np.zeros((height, width), dtype=bool)
+    for _ in range(3):
+        top, left = generator.integers(-10, height), generator.integers(-10, width)
+        mask[max(0, top) : top + generator.integers(12, 60), max(0, left) : left + generator.integers(12, 60)] = True
+    return mask
+
+
+def scipy_boundary(mask: np.ndarray) -> np.ndarray:
+    """Cheng et al.'s boundary region, the way they make it: by as many erosions as it is pixels wide."""
+    distance = max(1, round(0.02 * (mask.shape[0] ** 2 + mask.shape[1] ** 2) ** 0.5))
+    return mask & ~binary_erosion(mask, np.ones((3, 3)), iterations=distance)
+
+
+def test_measures_agree_with_scikit_learn():
     generator = np.random.default_rng(0)
-    metrics, confusion = SegmentationMetrics(), {name: np.zeros((2, 2)) for name in "abc"}
+    metrics = SegmentationMetrics()
+    kept: dict[str, list[np.ndarray]] = {name: [] for name in "abc"}  # prediction, target, boundaries, base, each 1-D
     for _ in range(20):
-        name, (prediction, target) = generator.choice(list("abc")), generator.random((2, 9, 7)) < 0.4
-        metrics.update(name, prediction, target)
-        np.add.at(confusion[name], (target.astype(int), prediction.astype(int)), 1)
-    ious = {name: c[1, 1] / (c.sum() - c[0, 0]) for name, c in confusion.items()}
-    total = sum(confusion.values())
-    region_ious = np.diag(total) / (total.sum(axis=0) + total.sum(axis=1) - np.diag(total))
+        name, height, width = generator.choice(list("abc")), *generator.integers(40, 200, 2)
+        prediction, target, ignore, base = (blob(generator, height, width) for _ in range(4))
+        metrics.update(name, prediction, target, ignore, base)
+        parts = (prediction, target, scipy_boundary(prediction), scipy_boundary(target), base & ~target)
+        kept[name].append(np.stack([part[~ignore] for part in parts]))
+    by_class = {name: np.concatenate(parts, axis=1) for name, parts in kept.items()}
+    ious = {name: jaccard_score(parts[1], parts[0]) for name, parts in by_class.items()}
+    boundary_ious = {name: jaccard_score(parts[3], parts[2]) for name, parts in by_class.items()}
+    everything = np.concatenate(list(by_class.values()), axis=1)
     assert metrics.iou_by_class() == pytest.approx(ious)
     assert metrics.miou() == pytest.approx(np.mean(list(ious.values())))
-    assert metrics.fb_iou() == pytest.approx(region_ious.mean())
+    assert metrics.miou({"a", "c"}) == pytest.approx((ious["a"] + ious["c"]) / 2)
+    assert metrics.fb_iou() == pytest.approx(jaccard_score(everything[1], everything[0], average="macro"))
+    assert metrics.boundary_iou_by_class() == pytest.approx(boundary_ious)
+    assert metrics.boundary_iou() == pytest.approx(np.mean(list(boundary_ious.values())))
+    assert metrics.base_false_positive_rate() == pytest.approx(recall_score(everything[4], everything[0]))
+
+
+def test_a_boundary_region_is_the_rim_inside_the_mask():
+    square = np.zeros((30, 40), dtype=bool)  # a diagonal of 50: one pixel
+    square[5:15, 5:15] = True
+    expected = square.copy()
+    expected[6:14, 6:14] = False
+    assert np.array_equal(boundary_region(square), expected)
+    expected[6:14, 6:14] = True
+    expected[8:12, 8:12] = False
+    assert np.array_equal(boundary_region(square, ratio=0.06), expected)  # three pixels
+    # The image's edge is a contour, and a mask thinner than the rim is all rim.
+    full = np.ones((30, 40), dtype=bool)
+    assert np.count_nonzero(~boundary_region(full)) == 28 * 38
+    assert np.array_equal(boundary_region(square, ratio=0.5), square)
+    assert not boundary_region(np.zeros((30, 40), dtype=bool)).any()
+
+
+def test_boundary_iou_by_hand():
+    target, prediction = np.zeros((2, 30, 40), dtype=bool)
+    target[5:15, 5:15] = True
+    prediction[5:15, 6:16] = True
+    metrics = SegmentationMetrics()
+    metrics.update("fox", prediction, target)
+    # Two rims of 36 pixels, a column apart: the upper and the lower rows share 9 each, the sides nothing.
+    assert metrics.boundary_iou() == pytest.approx(18 / (36 + 36 - 18))
+    assert metrics.iou_by_class() == {"fox": pytest.approx(90 / 110)}
+
+
+def test_base_false_positives_by_hand():
+    metrics = SegmentationMetrics()
+    metrics.update("fox", mask("###.", "#..."), mask("#...", "#..."), base=mask("###.", "..##"))  # 2 of 4
+    metrics.update(
+        "cup", mask("####", "...."), mask("#...", "...."), mask("..##", "...."), mask(".###", "....")
+    )  # 1 / 1
+    metrics.update("cup", mask("####", "...."), mask("#...", "...."))  # unknown
+    assert metrics.base_false_positive_rate() == pytest.approx((2 + 1) / (4 + 1))
+    without = SegmentationMetrics()
+    without.update("cup", mask("#."), mask("#."))
+    assert np.isnan(without.base_false_positive_rate())
 
 
 def test_bootstrap_interval_agrees_with_resampling_one_by_one():
     generator = np.random.default_rng(1)
     episodes = [("ab"[i % 2], generator.random((8, 8)) < 0.6, generator.random((8, 8)) < 0.5) for i in range(12)]
-    metrics = SegmentationMetrics()
-    for episode in episodes:
-        metrics.update(*episode)
+    counts = [count_episode(*episode) for episode in episodes]
     mious = []
     for _ in range(2000):
-        resample = SegmentationMetrics()
-        for index in generator.integers(len(episodes), size=len(episodes)):
-            resample.update(*episodes[index])
-        mious.append(resample.miou())
+        resample = [counts[index] for index in generator.integers(len(counts), size=len(counts))]
+        mious.append(SegmentationMetrics(resample).miou())
+    metrics = SegmentationMetrics(counts)
     assert metrics.bootstrap_interval(resamples=20000) == pytest.approx(np.quantile(mious, [0.025, 0.975]), abs=0.01)
 
 

@@ -156,6 +156,16 @@ def test_a_folder_has_splits_and_folds(tmp_path):
     assert [row["ignore"] is not None for row in everything][:3] == [False, False, True]
 
 
+def test_photos_of_a_folder_have_names_of_their_own(tmp_path):
+    root = draw_folder(tmp_path)
+    (root / "images" / "more").mkdir()
+    line = {"image": "images/more/fox_0.jpg", "mask": "masks/fox_0.png", "name": "fox"}
+    with (root / "metadata.jsonl").open("a") as file:
+        file.write("\n" + json.dumps(line))
+    with pytest.raises(InputError, match=r"images/fox_0\.jpg and .*more/fox_0\.jpg have the same name"):
+        load_named_set("folder", root, split="train", fold=None)
+
+
 def test_an_index_is_built_once_and_again_when_its_source_changes(tmp_path, own_cache, monkeypatch):
     root = draw_coco(tmp_path / "coco")
     rows = load_named_set("coco-20i", root, split="test", fold=0)

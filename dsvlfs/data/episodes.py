@@ -308,14 +308,16 @@ def _check_entries(entries: list[dict[str, Any]], file: Path) -> None:
             )
         if not entry["support"] or not _are_ids(entry["support"]):
             raise InputError(f"Line {number} of {file} is no episode: support must be a list of one or more photo ids.")
-        if "data_set" in fields and (
-            (entry["data_set"], entry["fold"]) != (entries[0]["data_set"], entries[0]["fold"])
-            or type(entry["seed"]) is not int
-        ):
-            raise InputError(
-                f"Line {number} of {file} is of another set or fold than the first, or its seed is no whole number; "
-                "measure each fold on a file of its own."
-            )
+        if "data_set" in fields:
+            if not isinstance(entry["data_set"], str) or type(entry["seed"]) is not int:
+                raise InputError(
+                    f"Line {number} of {file} is no episode: data_set must be text, and seed a whole number."
+                )
+            if (entry["data_set"], entry["fold"]) != (entries[0]["data_set"], entries[0]["fold"]):
+                raise InputError(
+                    f"Line {number} of {file} is of another set or fold than the first; give each fold a file of its "
+                    "own."
+                )
         if "position" in fields and (
             not _are_ids(entry["distractors"])
             or len(entry["distractors"]) != tiles - 1

@@ -14,8 +14,8 @@ definitions.
 Without a fold, every class is in either split: for training on a whole data set and testing on another.
 
 A training photo that also shows a test class stays, and there the test class's pixels are background, for a row has only
-its own class's mask. That is how the field does it (Shaban et al. 2017; PFENet's `util/dataset.py`, HSNet's
-`data/pascal.py`). As in PFENet, in PASCAL and COCO a photo counts for a class that covers at least 2,048 of its pixels.
+its own class's mask: so do Shaban et al. 2017, PFENet (`util/dataset.py`) and HSNet (`data/pascal.py`); BAM leaves such
+photos out. As in PFENet, in PASCAL and COCO a photo counts for a class that covers at least 2,048 of its pixels.
 """  # noqa: E501 (a table)
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, Image
 
 from ..errors import InputError
 from .coco import COCO_CLASSES, coco_index, lvis_index
@@ -176,6 +176,13 @@ def _folder_index(root: Path, split: Split) -> Dataset:
     if not (root / "metadata.jsonl").is_file():
         raise layout_error("folder", _FOLDER_TREE, root, "metadata.jsonl")
     rows = load_photo_folder(root.resolve(), split)
+    photos: dict[str, str] = {}
+    for photo_id, image in zip(rows["photo_id"], rows.cast_column("image", Image(decode=False))["image"]):
+        if photos.setdefault(photo_id, image["path"]) != image["path"]:
+            raise InputError(
+                f"{photos[photo_id]} and {image['path']} have the same name, which episodes tell photos apart by; "
+                "rename one."
+            )
     order = _folder_classes(root)
     return (
         rows.add_column("class_index", [order[name] for name in rows["class_name"]])

@@ -246,5 +246,6 @@ def _read_text(file: Path) -> str:
 def as_png(mask: np.ndarray) -> dict:
     """A boolean mask (height, width) as a row of `FEATURES` stores it: a PNG of one bit a pixel."""
     buffer = io.BytesIO()
-    PILImage.fromarray(mask).save(buffer, format="PNG")
+    image = PILImage.frombytes("1", mask.shape[::-1], np.packbits(mask, axis=1).tobytes())
+    image.save(buffer, format="PNG")
     return {"bytes": buffer.getvalue(), "path": None}

@@ -32,8 +32,9 @@ class Protocol:
     queries: Queries
 
 
-# PASCAL and FSS: each test photo in turn, as HSNet does (data/pascal.py, data/fss.py). COCO: 4,000 episodes, as in BAM
-# and its followers; the class is drawn at random in HSNet (data/coco.py), here it is each one's turn. LVIS: Matcher's.
+# PASCAL's 1,000 episodes and queries in turn are HSNet's (data/pascal.py); so are FSS-1000's, one for each test photo
+# (data/fss.py). COCO has 4,000; HSNet draws the class at random (data/coco.py), here classes take turns. The mean of
+# five seeds is BAM's (test.py), LVIS's 2,300 Matcher's: 25 a class.
 PROTOCOLS = {
     "pascal-5i": Protocol(episodes=1000, seeds=5, queries="rows"),
     "coco-20i": Protocol(episodes=4000, seeds=5, queries="classes"),
