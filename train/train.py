@@ -136,6 +136,12 @@ def start(config: TrainingConfig, out: Path) -> tuple[Accelerator, StepPlan]:
             "FSDP and DeepSpeed need every part in every process and step; set visual_only, semantic_only and "
             "text_only_steps to 0, or launch without them."
         )
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        accelerator.state.deepspeed_plugin.deepspeed_config |= {
+            "train_micro_batch_size_per_gpu": plan.size,
+            "gradient_accumulation_steps": plan.accumulation,
+            "gradient_clipping": config.clip_norm,
+        }
     if accelerator.distributed_type == DistributedType.FSDP and not accelerator.is_fsdp2:
         raise InputError("FSDP is used in its second version; set fsdp_version: 2 in Accelerate's settings.")
     return accelerator, plan
