@@ -103,6 +103,7 @@ def compare(case: dict, repeats: int, threads: int) -> dict:
         **case,
         **median,
         "faster": median["reference"]["seconds"] / median["ours"]["seconds"],
+        "less_cpu": median["reference"]["cpu_seconds"] / median["ours"]["cpu_seconds"],
         "memory_share": median["ours"]["extra_gib"] / median["reference"]["extra_gib"],
         "output_difference": ((got[0] - expected[0]).abs().max() / expected[0].abs().max()).item(),
         "gradient_difference": max(
@@ -127,7 +128,9 @@ def main() -> None:
         print(json.dumps(run(**json.loads(arguments.request))))
         return
     results = []
-    print(f"{'pass':>8} {'size':>4} {'support':>7} {'reference':>19} {'ours':>19} {'faster':>7} {'memory':>7} differs")
+    head = ("pass", "side", "support", "reference", "ours", "faster", "less CPU", "memory", "differs")
+    widths = (8, 5, 8, 19, 19, 8, 10, 8, 9)
+    print("".join(f"{text:>{width}}" for text, width in zip(head, widths)))
     for backward, radius in ((False, 1.0), (False, arguments.radius), (True, 1.0), (True, arguments.radius)):
         case = {
             "layers": arguments.layers,
@@ -139,12 +142,17 @@ def main() -> None:
         result = compare(case, arguments.repeats, arguments.threads)
         results.append(result)
         sides = [f"{result[s]['seconds']:7.1f} s {result[s]['extra_gib']:5.2f} GiB" for s in ("reference", "ours")]
-        print(
-            f"{'backward' if backward else 'forward':>8} {case['size']:>4} {'whole' if radius == 1 else 'object':>7} "
-            f"{sides[0]:>19} {sides[1]:>19} {result['faster']:6.1f}x {100 * result['memory_share']:5.0f} % "
+        row = (
+            "backward" if backward else "forward",
+            case["size"],
+            "whole" if radius == 1 else "object",
+            *sides,
+            f"{result['faster']:.1f} x",
+            f"{result['less_cpu']:.1f} x",
+            f"{result['memory_share']:.0%}",
             f"{result['gradient_difference'] if backward else result['output_difference']:.1e}",
-            flush=True,
         )
+        print("".join(f"{text:>{width}}" for text, width in zip(row, widths)), flush=True)
     if arguments.out:
         arguments.out.write_text(json.dumps(results, indent=2) + "\n")
 

@@ -67,10 +67,10 @@ def cost(config: DSVLFSConfig) -> Cost:
     with torch.device("meta"):
         model = DSVLFSModel(config, load_bases=False).eval()
     flops: dict[str, int] = {}
-    with torch.no_grad(), _PeakMemory() as inference:
+    with torch.no_grad(), PeakMemory() as inference:
         features = _encode(model, flops)
         _read_and_match(model, features, flops)
-    with _PeakMemory() as training:
+    with PeakMemory() as training:
         sum(output.sum() for output in _read_and_match(model, features)).backward()
     gradients = sum(4 * parameter.numel() for parameter in model.parameters() if parameter.grad is not None)
     kept = sum(tensor.nbytes for tensor in features.values()) - gradients
@@ -156,7 +156,7 @@ def _count(flops: dict[str, int] | None, name: str, function: Callable[..., Any]
     return result
 
 
-class _PeakMemory(TorchDispatchMode):
+class PeakMemory(TorchDispatchMode):
     """Follows the tensors that are made while it is on: their bytes at once, at most."""
 
     def __init__(self) -> None:

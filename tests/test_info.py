@@ -26,7 +26,7 @@ def test_memory_is_that_of_weights_gradients_optimizer_and_activations():
 
 
 def test_peak_memory_follows_what_is_alive():
-    with info._PeakMemory() as memory:
+    with info.PeakMemory() as memory:
         first = torch.empty(100, device="meta") + 1  # the empty one is gone when the next is made
         second = first * 2
         del first
