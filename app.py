@@ -1,273 +1,76 @@
-"""The web page: paint one object in a support photo, name its class, and see the class found in another photo.
+"""The web page: mark one object in a support photo or in several, name its class, and see the class found in others.
 
-`python app.py` serves it; gradio's environment variables, such as `GRADIO_SERVER_PORT`, hold.
+`python app.py` serves it; gradio's environment variables, such as `GRADIO_SERVER_PORT`, hold. What its events do is in
+`page/`.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import gradio as gr
-import numpy as np
-from PIL import Image, ImageOps
 
-import dsvlfs
 from dsvlfs import BaseNotAvailableError, InputError
-from dsvlfs.processing import DECODING_ERRORS, load_mask, load_photo
-from dsvlfs.visualization import TINT, overlay
+from dsvlfs.visualization import TINT
+from page import events
+from page.events import BRUSH, EXAMPLES, EXAMPLES_FOLDER, TOOLS
+from page.supports import BRUSH_OPACITY, editor_value
+from page.uploads import MAX_BYTES
 
-if TYPE_CHECKING:
-    from dsvlfs import DSVLFSModel
-
-MAX_PIXELS = 40_000_000  # of an upload
-MAX_SIDE = 1280  # of a photo on the page: bounds what the editor sends and what a session keeps
-BRUSH_OPACITY = 0.6
 PROMPTS = {"Both": "both", "Name": "semantic", "Support": "visual"}
-EXAMPLES_FOLDER = Path(__file__).parent / "examples"
+VIEWS = {"Mask": "mask", "Probability": "probability", "Votes": "votes"}
 
-EditorValue = dict[str, Any]
-SupportPair = tuple[Image.Image, np.ndarray]
+# A download starts when its file is ready: the visible button makes it, the hidden one has it.
+TAKE = "() => document.querySelector('#{} a, #{} button, a#{}, button#{}')?.click()"
 
-
-@dataclass(frozen=True)
-class Example:
-    """An entry of `examples.json`; the images are names of files beside it."""
-
-    class_name: str
-    description: str
-    support_image: str
-    support_mask: str
-    query_image: str
-
-    def fields(self) -> tuple[EditorValue, str, str, str]:
-        """What fills the page: editor, class name, description, query photo."""
-        photo = load_photo(EXAMPLES_FOLDER / self.support_image)
-        mask = load_mask(EXAMPLES_FOLDER / self.support_mask, photo.size)
-        return editor_value(photo, mask), self.class_name, self.description, str(EXAMPLES_FOLDER / self.query_image)
-
-
-EXAMPLES = [Example(**entry) for entry in json.loads((EXAMPLES_FOLDER / "examples.json").read_text(encoding="utf-8"))]
-
-
-@dataclass(frozen=True)
-class Result:
-    """What the slider needs to draw again: the query photo and its probability map, of the same size."""
-
-    photo: Image.Image
-    probability: np.ndarray
-
-
-@cache
-def load_model() -> DSVLFSModel:
-    """The model; it keeps nothing of its users and serves them all."""
-    return dsvlfs.DSVLFSModel.from_pretrained("dsvlfs-tiny")
-
-
-# Images in and out -----------------------------------------------------------------------------------------------
-
-
-def read_upload(path: str, kind: str) -> Image.Image:
-    """An uploaded image, upright.
-
-    Raises:
-        InputError: it cannot be read or has too many pixels.
-    """
-    try:
-        with Image.open(path) as file:
-            if file.width * file.height > MAX_PIXELS:
-                raise Image.DecompressionBombError
-            return ImageOps.exif_transpose(file)
-    except Image.DecompressionBombError as error:
-        raise InputError(f"The {kind} has more than {MAX_PIXELS // 10**6} megapixels; scale it down.") from error
-    except DECODING_ERRORS as error:
-        raise InputError(f"The {kind} cannot be read; choose a whole JPEG, PNG or WebP image.") from error
-
-
-def read_photo(path: str, kind: str) -> Image.Image:
-    """An uploaded photo as RGB, upright, at most `MAX_SIDE` wide and high.
-
-    Raises:
-        InputError: it cannot be read or has too many pixels.
-    """
-    photo = load_photo(read_upload(path, kind))
-    photo.thumbnail((MAX_SIDE, MAX_SIDE))
-    return photo
-
-
-def editor_value(photo: Image.Image, mask: np.ndarray | None = None) -> EditorValue:
-    """The editor's value for a photo and, as if the brush had painted it, its mask.
-
-    Args:
-        photo: RGB.
-        mask: bool (height, width) of the photo.
-    """
-    layers = []
-    if mask is not None:
-        layer = Image.new("RGB", photo.size, TINT)
-        layer.putalpha(Image.fromarray(np.uint8(255 * BRUSH_OPACITY * mask)))
-        layers.append(layer)
-    return {"background": photo, "layers": layers, "composite": None}
-
-
-def painted_mask(editor: EditorValue) -> np.ndarray:
-    """Where the brush has been: bool (height, width) of the photo, all False without strokes."""
-    photo = editor["background"]
-    mask = np.zeros((photo.height, photo.width), dtype=bool)
-    for layer in editor["layers"]:
-        pixels = np.array(layer.convert("RGBA").resize(photo.size, Image.Resampling.NEAREST))
-        alpha = pixels[..., 3]
-        # An opaque layer comes from a program rather than the brush: a mask in black and white.
-        mask |= pixels[..., :3].any(axis=-1) if alpha.min() == 255 else alpha > 0
-    return mask
-
-
-def read_support(editor: EditorValue | None) -> SupportPair | None:
-    """The support photo and its painted mask, or None without a photo.
-
-    Raises:
-        InputError: nothing is painted.
-    """
-    if editor is None or editor["background"] is None:
-        return None
-    mask = painted_mask(editor)
-    if not mask.any():
-        raise InputError("Paint over the object in the support photo, or upload its mask.")
-    return editor["background"].convert("RGB"), mask
-
-
-def area_text(mask: np.ndarray) -> str:
-    """The foreground's share of the photo, in words."""
-    return f"{mask.mean():.1%} of the photo" if mask.any() else "Nothing reaches the threshold; lower it."
-
-
-# Asking the model ------------------------------------------------------------------------------------------------
-
-
-def predict(
-    supports: Sequence[SupportPair], class_name: str, description: str, query_file: str | None, mode: str
-) -> Result:
-    """Segments a class in a query photo.
-
-    Raises:
-        InputError: something is missing or cannot be used.
-    """
-    if not class_name.strip():
-        raise InputError("Name the class, such as “penguin”.")
-    if query_file is None:
-        raise InputError("Add a query photo: the one to find the class in.")
-    if not supports and mode != "semantic":
-        raise InputError("Upload a support photo and paint over the object, or choose the prompt “Name”.")
-    photo = read_photo(query_file, "query photo")
-    model = load_model()
-    support = None if mode == "semantic" else model.encode_support(supports)
-    result = model.segment(photo, class_name, support=support, description=description.strip() or None, mode=mode)
-    return Result(photo, result.probability)
-
-
-@cache
-def first_result() -> Result:
-    """The first example's result, the same for every visitor."""
-    editor, class_name, description, query_file = EXAMPLES[0].fields()
-    return predict([read_support(editor)], class_name, description, query_file, "both")
-
-
-# What the page's events call -------------------------------------------------------------------------------------
-
-
-@contextmanager
-def errors_on_page() -> Iterator[None]:
-    """Shows what the user can mend as a message, and leaves the fields as they are."""
-    try:
-        yield
-    except (InputError, BaseNotAvailableError) as error:
-        raise gr.Error(str(error), duration=None, print_exception=False) from error
-
-
-def render(result: Result | None, threshold: float) -> tuple[Image.Image | None, str]:
-    """Draws the overlay and words the area, at a threshold."""
-    if result is None:
-        return None, ""
-    mask = result.probability >= threshold
-    return overlay(result.photo, mask), area_text(mask)
-
-
-def segment(
-    editor: EditorValue | None, class_name: str, description: str, query_file: str | None, mode: str, threshold: float
-) -> tuple[Result, Image.Image, str]:
-    """Segments the class in the query photo; returns the result for the slider, the overlay and the area."""
-    with errors_on_page():
-        support = None if mode == "semantic" else read_support(editor)
-        result = predict([support] if support else [], class_name, description, query_file, mode)
-    return result, *render(result, threshold)
-
-
-def open_page(threshold: float) -> tuple[Result, Image.Image, str]:
-    """What a visitor finds: the first example, already segmented."""
-    with errors_on_page():
-        result = first_result()
-    return result, *render(result, threshold)
-
-
-def put_support_photo(path: str) -> EditorValue | dict[str, Any]:
-    """Opens an uploaded photo in the editor."""
-    try:
-        return editor_value(read_photo(path, "support photo"))
-    except InputError as error:
-        gr.Warning(str(error))
-        return gr.skip()
-
-
-def put_support_mask(editor: EditorValue | None, path: str) -> EditorValue | dict[str, Any]:
-    """Paints an uploaded mask over the editor's photo."""
-    try:
-        if editor is None or editor["background"] is None:
-            raise InputError("Upload the support photo first, then its mask.")
-        photo = editor["background"]
-        mask = read_upload(path, "mask")
-        if abs(mask.width * photo.height - mask.height * photo.width) > max(mask.size):
-            raise InputError("The mask has other proportions than the support photo; choose the mask of this photo.")
-        return editor_value(photo, load_mask(mask.resize(photo.size, Image.Resampling.NEAREST), photo.size))
-    except InputError as error:
-        gr.Warning(str(error))
-        return gr.skip()
-
-
-def check_query_photo(upload: dict[str, Any]) -> dict[str, Any] | None:
-    """Takes a photo that cannot be used out of the query field again."""
-    try:
-        read_upload(upload["path"], "query photo")
-        return gr.skip()
-    except InputError as error:
-        gr.Warning(str(error))
-        return None
-
-
-# The page --------------------------------------------------------------------------------------------------------
+# Gradio's pictures are buttons without a name: they get that of their block.
+NAME_PICTURES = """
+() => {
+    const name = () => document.querySelectorAll(".image-container > button:not([aria-label])").forEach((button) => {
+        const label = button.closest(".block")?.querySelector("label")?.innerText;
+        button.setAttribute("aria-label", label?.trim() || "Picture");
+    });
+    name();
+    new MutationObserver(name).observe(document.body, { childList: true, subtree: true });
+}
+"""
 
 CSS = """
-.gradio-container { max-width: 1280px !important; }
+.gradio-container { max-width: 1360px !important; }
 #header { align-items: center; }
 #title { flex: 1 1 420px; }
 #examples { flex: 1 1 340px; flex-wrap: nowrap; }
 .example { flex-direction: column; gap: 2px; padding: 4px !important; }
 .example img { width: 56px; height: 42px; border-radius: 4px; }
+#clickable img { cursor: crosshair; }
+.tight { gap: 6px; }
 """
+
+# Gradio's own greys and blue fall short of the contrast that WCAG asks for.
+THEME = gr.themes.Default(primary_hue="blue").set(
+    body_text_color_subdued="*neutral_600",
+    body_text_color_subdued_dark="*neutral_300",
+    block_info_text_color="*neutral_600",
+    block_info_text_color_dark="*neutral_300",
+    button_primary_background_fill="*primary_700",
+    button_primary_background_fill_hover="*primary_800",
+)
 
 
 def build_page() -> gr.Blocks:
     """Lays out the page; nothing asks for the model until it is opened."""
-    editor_start, class_name_start, description_start, query_start = EXAMPLES[0].fields()
+    start = EXAMPLES[0].draft()
     with gr.Blocks(title="DSV-LFS: few-shot segmentation", delete_cache=(3600, 3600)) as page:
-        result = gr.State(time_to_live=3600)
+        drafts = gr.State([start], time_to_live=3600)
+        current, tool = gr.State(0), gr.State(BRUSH)
+        results, chosen = gr.State(time_to_live=3600), gr.State(0)
+        asks_model = {"concurrency_id": "model", "concurrency_limit": 1}
+        _add_endpoints(asks_model)  # before the page's own events, which would take their names
+
         with gr.Row(elem_id="header"):
             gr.Markdown(
-                "## Few-shot segmentation\nPaint one object, name it, and find others of its kind in another photo.",
+                "# Few-shot segmentation\nMark one object, name it, and find others of its kind in other photos.",
                 elem_id="title",
             )
             with gr.Row(elem_id="examples"):
@@ -283,44 +86,61 @@ def build_page() -> gr.Blocks:
                     for number, example in enumerate(EXAMPLES)
                 ]
         with gr.Row():
-            with gr.Column():
+            with gr.Column(min_width=300):
+                which = gr.Radio([("1", 0)], value=0, label="Support photo", visible=False, elem_id="which")
                 editor = gr.ImageEditor(
-                    editor_start,
+                    editor_value(start),
                     type="pil",
                     format="png",  # a lossy format would blur the mask
                     label="1. Support",
                     sources=(),
                     transforms=(),
                     layers=False,
-                    canvas_size=editor_start["background"].size,  # of another size, the first layer would be off-centre
+                    canvas_size=start.photo.size,  # of another size, the first layer would be off-centre
                     brush=gr.Brush(colors=[("#{:02x}{:02x}{:02x}".format(*TINT), BRUSH_OPACITY)], color_mode="fixed"),
                     height=340,
                     elem_id="support",
                 )
-                with gr.Row():
-                    photo_upload, mask_upload = (
-                        gr.UploadButton(
-                            f"Upload {kind}", file_types=["image"], size="sm", min_width=0, elem_id=f"support-{kind}"
-                        )
-                        for kind in ("photo", "mask")
-                    )
-                class_name = gr.Textbox(class_name_start, label="Class name", max_lines=1, elem_id="class-name")
-                description = gr.Textbox(
-                    description_start, label="Description (optional)", lines=2, elem_id="description"
-                )
-            with gr.Column():
-                query = gr.Image(
-                    query_start,
-                    type="filepath",
-                    image_mode=None,
-                    label="2. Query",
-                    sources=["upload", "clipboard"],
+                clickable = gr.Image(
+                    label="1. Support",
+                    format="jpeg",
+                    interactive=False,
+                    buttons=[],
+                    visible=False,
                     height=340,
+                    elem_id="clickable",
+                )
+                tools = gr.Radio(list(TOOLS), value=BRUSH, label="Mark the object", info=TOOLS[BRUSH], elem_id="tools")
+                with gr.Row(elem_classes="tight"):
+                    small = {"size": "sm", "min_width": 0}
+                    photo_upload = gr.UploadButton(
+                        "Add photo", file_types=["image"], file_count="multiple", elem_id="support-photo", **small
+                    )
+                    mask_upload = gr.UploadButton("Add mask", file_types=["image"], elem_id="support-mask", **small)
+                    clear_button = gr.Button("Clear mask", elem_id="clear", **small)
+                    remove_button = gr.Button("Remove", elem_id="remove", **small)
+            with gr.Column(min_width=300):
+                query = gr.Gallery(
+                    [EXAMPLES[0].query_file],
+                    type="filepath",
+                    file_types=["image"],
+                    label="2. Query photos",
+                    sources=["upload", "clipboard"],
+                    columns=2,
+                    fit_columns=False,
+                    height=220,
+                    object_fit="contain",
+                    buttons=[],
                     elem_id="query",
                 )
+                class_name = gr.Textbox(EXAMPLES[0].class_name, label="Class name", max_lines=1, elem_id="class-name")
+                description = gr.Textbox(
+                    EXAMPLES[0].description, label="Description (optional)", lines=2, elem_id="description"
+                )
+                describe_button = gr.Button("Write a description", size="sm", elem_id="describe")
                 mode = gr.Radio(list(PROMPTS.items()), value="both", label="Prompts", elem_id="mode")
                 segment_button = gr.Button("Segment", variant="primary", elem_id="segment")
-            with gr.Column():
+            with gr.Column(min_width=300):
                 found = gr.Image(
                     label="3. Result",
                     format="jpeg",
@@ -329,32 +149,134 @@ def build_page() -> gr.Blocks:
                     height=340,
                     elem_id="overlay",
                 )
-                threshold = gr.Slider(0.05, 0.95, 0.5, step=0.05, label="Threshold", elem_id="threshold")
+                strip = gr.Gallery(
+                    label="All results",
+                    columns=4,
+                    height=130,
+                    allow_preview=False,
+                    interactive=False,
+                    visible=False,
+                    buttons=[],
+                    elem_id="strip",
+                )
                 area = gr.Textbox(label="Area", interactive=False, elem_id="area")
+                view = gr.Radio(list(VIEWS.items()), value="mask", label="Show", elem_id="view")
+                with gr.Row(elem_classes="tight"):
+                    threshold = gr.Slider(
+                        0.05, 0.95, 0.5, step=0.05, label="Threshold", min_width=140, elem_id="threshold"
+                    )
+                    opacity = gr.Slider(0, 1, 0.5, step=0.05, label="Opacity", min_width=140, elem_id="opacity")
+                with gr.Row(elem_classes="tight"):
+                    of_prompt = {"format": "jpeg", "interactive": False, "buttons": [], "height": 150, "min_width": 120}
+                    by_name = gr.Image(label="By the name alone", elem_id="by-name", **of_prompt)
+                    by_support = gr.Image(label="By the support alone", elem_id="by-support", **of_prompt)
+                with gr.Row(elem_classes="tight"):
+                    masks_button = gr.Button("Masks (PNG)", elem_id="masks", **small)
+                    coco_button = gr.Button("COCO JSON", elem_id="coco", **small)
+                    masks_file = gr.DownloadButton("Masks", visible="hidden", elem_id="masks-file")
+                    coco_file = gr.DownloadButton("COCO JSON", visible="hidden", elem_id="coco-file")
 
-        fields = [editor, class_name, description, query]
-        inputs, outputs = [*fields, mode, threshold], [result, found, area]
-        asks_model = {"concurrency_id": "model", "concurrency_limit": 1, "show_progress_on": found}
-        checks_upload = {"concurrency_limit": None, "api_visibility": "private"}
-        page.load(open_page, threshold, outputs, api_visibility="private", **asks_model)
-        gr.on([segment_button.click, class_name.submit], segment, inputs, outputs, api_name="segment", **asks_model)
-        threshold.input(
-            render,
-            [result, threshold],
-            [found, area],
-            queue=False,
-            show_progress="hidden",
-            trigger_mode="always_last",
-            api_name="threshold",
+        shown = [which, editor, clickable]
+        marking = [drafts, current, tool]
+        words = [class_name, description]
+        drawing = [view, threshold, opacity]
+        inputs = [*marking, editor, *words, query, mode, threshold]
+        outputs = [results, chosen, strip, by_name, by_support]
+        to_draw, drawn = [results, chosen, *drawing], [found, area]
+        private = {"api_visibility": "private"}
+        is_quick = {"queue": False, "show_progress": "hidden", **private}
+        reads_files = {"concurrency_id": "files", "concurrency_limit": 2, **private}
+
+        page.load(events.open_page, threshold, outputs, show_progress_on=found, **asks_model, **private).success(
+            events.redraw, to_draw, drawn, **is_quick
         )
-        photo_upload.upload(put_support_photo, photo_upload, editor, **checks_upload)
-        mask_upload.upload(put_support_mask, [editor, mask_upload], editor, **checks_upload)
-        query.upload(check_query_photo, query, query, preprocess=False, **checks_upload)
+        gr.on(
+            [segment_button.click, class_name.submit],
+            events.segment,
+            inputs,
+            [drafts, *outputs],
+            show_progress_on=found,
+            **asks_model,
+            **private,
+        ).success(events.redraw, to_draw, drawn, **is_quick)
+        describe_button.click(
+            events.describe, class_name, description, api_name="describe", show_progress_on=description, **asks_model
+        )
+        for change in (threshold.input, opacity.input, view.input):
+            change(events.redraw, to_draw, drawn, trigger_mode="always_last", **is_quick)
+        strip.select(events.choose_result, [results, *drawing], [chosen, found, area, by_name, by_support], **is_quick)
+
+        which.input(events.choose_support, [*marking, editor, which], [drafts, current, *shown], **is_quick)
+        tools.input(events.choose_tool, [*marking, editor, tools], [drafts, tool, *shown, tools], **is_quick)
+        remove_button.click(events.remove_support, [*marking, editor], [drafts, current, *shown], **is_quick)
+        clear_button.click(events.clear_marks, marking, [drafts, *shown], **is_quick)
+        clickable.select(events.note_click, marking, [drafts, clickable], **is_quick).then(
+            events.follow_clicks, [drafts, current], [drafts, clickable], **asks_model, **private
+        )
+        photo_upload.upload(
+            events.add_photos,
+            [*marking, editor, *words, photo_upload],
+            [drafts, current, *shown, *words],
+            **reads_files,
+        )
+        mask_upload.upload(events.add_mask, [*marking, mask_upload], [drafts, *shown], **reads_files)
+        query.upload(events.check_queries, query, query, **reads_files)
+        for save, button, file in (
+            (events.save_masks, masks_button, masks_file),
+            (events.save_coco, coco_button, coco_file),
+        ):
+            button.click(save, [results, threshold], file, **reads_files).success(
+                None, js=TAKE.replace("{}", file.elem_id), api_visibility="private"
+            )
         for button, example in zip(example_buttons, EXAMPLES, strict=True):
-            button.click(example.fields, outputs=fields, queue=False, api_visibility="private").then(
-                segment, inputs, outputs, api_visibility="private", **asks_model
+            button.click(
+                partial(_open_example, example), tool, [drafts, current, *shown, *words, query], **is_quick
+            ).then(events.segment, inputs, [drafts, *outputs], show_progress_on=found, **asks_model, **private).success(
+                events.redraw, to_draw, drawn, **is_quick
             )
     return page.queue(max_size=16)
+
+
+def _open_example(example: events.Example, tool: str) -> tuple[Any, ...]:
+    """Fills the page with an example."""
+    draft = example.draft()
+    return (
+        [draft],
+        0,
+        *events.show_draft([draft], 0, tool),
+        example.class_name,
+        example.description,
+        [example.query_file],
+    )
+
+
+def _add_endpoints(asks_model: dict[str, Any]) -> None:
+    """What programs call; their fields are not on the page."""
+    with gr.Group(visible=False):
+        photos = {"file_count": "multiple", "file_types": ["image"]}
+        given = [
+            gr.Textbox(label="Class name"),
+            gr.File(label="Query photos", **photos),
+            gr.File(label="Support photos", **photos),
+            gr.File(label="Support masks, in the same order", **photos),
+            gr.Textbox("", label="Description"),
+            gr.Radio(list(PROMPTS.values()), value="both", label="Prompts"),
+            gr.Number(0.5, minimum=0, maximum=1, label="Threshold"),
+        ]
+        made = [
+            gr.File(label="Masks", file_count="multiple"),
+            gr.File(label="Overlays", file_count="multiple"),
+            gr.File(label="COCO JSON"),
+            gr.JSON(label="Name and areas of each photo"),
+        ]
+        gr.Button().click(events.call_segment, given, made, api_name="segment", **asks_model)
+        marks = [
+            gr.File(label="Photo", file_types=["image"]),
+            gr.JSON(label="Box: [left, top, right, bottom]"),
+            gr.JSON(label="Points on the object: [[x, y], ...]"),
+            gr.JSON(label="Points beside it: [[x, y], ...]"),
+        ]
+        gr.Button().click(events.call_mask, marks, gr.File(label="Mask"), api_name="mask", **asks_model)
 
 
 def launch(**options: Any) -> None:
@@ -362,10 +284,11 @@ def launch(**options: Any) -> None:
     demo.launch(
         css=CSS,
         footer_links=["api"],
-        max_file_size="20mb",
+        max_file_size=MAX_BYTES,
         run_history=False,
-        state_session_capacity=100,
-        theme=gr.themes.Default(primary_hue="blue"),
+        state_session_capacity=40,
+        theme=THEME,
+        js=NAME_PICTURES,
         **options,
     )
 
@@ -375,7 +298,7 @@ demo = build_page()
 
 if __name__ == "__main__":
     try:
-        first_result()
+        events.first_results()
     except (InputError, BaseNotAvailableError) as error:
         raise SystemExit(str(error)) from error
     launch()

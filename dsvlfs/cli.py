@@ -1,13 +1,12 @@
-"""Command line: `dsvlfs segment`, `evaluate`, `episodes`, `info` and `import`.
+"""Command line: `dsvlfs segment`, `label`, `evaluate`, `episodes`, `info` and `import`.
 
-Exit status: 0 all done; 1 some queries could not be read and the others are done; 2 nothing could be done. Standard
-error has the reason, and one for each query that could not be read.
+Exit status: 0 all done; 1 some photos could not be read and the others are done; 2 nothing could be done. Standard
+error has the reason, and one for each photo that could not be read.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import InputError
+from .files import PHOTO_SUFFIXES, write_json
 
 if TYPE_CHECKING:
     from .modeling import DSVLFSModel
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 MODES = ("both", "semantic", "visual")
 SETS = ("pascal-5i", "coco-20i", "fss-1000", "lvis-92i", "folder")
-PHOTO_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,30 +45,31 @@ def _parser() -> argparse.ArgumentParser:
         "segment", help="segment photos", description="Writes STEM_mask.png and STEM_overlay.png for each query photo."
     )
     segment.set_defaults(run=_segment)
-    segment.add_argument("--class-name", required=True, metavar="NAME", help="what to find, such as 'red fox'")
-    segment.add_argument(
-        "--description", metavar="TEXT", help="what the class looks like, in a sentence or a paragraph"
-    )
-    segment.add_argument(
-        "--support",
-        nargs=2,
-        action="append",
-        default=[],
-        type=Path,
-        metavar=("IMAGE", "MASK"),
-        help="an example photo with its mask (foreground is not zero); repeat for more shots",
-    )
+    _add_request_arguments(segment)
     segment.add_argument(
         "--query", nargs="+", required=True, type=Path, metavar="IMAGE_OR_FOLDER", help="photos to segment"
     )
     segment.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the results")
-    segment.add_argument(
-        "--mode", choices=MODES, help="prompts to use; default: both where there is a support, else semantic"
+
+    label = commands.add_parser(
+        "label",
+        help="label a data set",
+        description="Writes a mask and an overlay for each photo, and of all a COCO JSON, a data set for "
+        "datasets.load_dataset, and a contact sheet. Run again, it goes on where it stopped. In several processes: "
+        "'accelerate launch --multi_gpu -m dsvlfs label ...' or, without GPUs, 'torchrun --nproc_per_node N -m dsvlfs "
+        "label ...'.",
     )
-    segment.add_argument(
-        "--threshold", type=_fraction, default=0.5, help="probability from which a pixel is foreground (default: 0.5)"
+    label.set_defaults(run=_label)
+    _add_request_arguments(label)
+    label.add_argument(
+        "--photos",
+        required=True,
+        metavar="FOLDER_OR_DATASET",
+        help="a folder of photos (its subfolders too), or a data set as datasets.load_dataset names it",
     )
-    _add_model_argument(segment)
+    label.add_argument("--split", default="train", help="of the data set (default: train)")
+    label.add_argument("--image-column", default="image", metavar="COLUMN", help="of the data set (default: image)")
+    label.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the results")
 
     evaluate = commands.add_parser(
         "evaluate",
@@ -147,6 +147,27 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_request_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--class-name", required=True, metavar="NAME", help="what to find, such as 'red fox'")
+    parser.add_argument("--description", metavar="TEXT", help="what the class looks like, in a sentence or a paragraph")
+    parser.add_argument(
+        "--support",
+        nargs=2,
+        action="append",
+        default=[],
+        type=Path,
+        metavar=("IMAGE", "MASK"),
+        help="an example photo with its mask (foreground is not zero); repeat for more shots",
+    )
+    parser.add_argument(
+        "--mode", choices=MODES, help="prompts to use; default: both where there is a support, else semantic"
+    )
+    parser.add_argument(
+        "--threshold", type=_fraction, default=0.5, help="probability from which a pixel is foreground (default: 0.5)"
+    )
+    _add_model_argument(parser)
+
+
 def _add_protocol_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fold", type=int, metavar="N", help="fold of --set, from 0 on (default: every class)")
     parser.add_argument("--shots", type=_count, metavar="K", help="supports of an episode of --set (default: 1)")
@@ -190,9 +211,7 @@ def _segment(arguments: argparse.Namespace) -> int:
     from .processing import load_mask, load_photo
     from .visualization import overlay
 
-    mode = arguments.mode or ("both" if arguments.support else "semantic")
-    if mode != "semantic" and not arguments.support:
-        raise InputError(f"Mode {mode} needs an example; give --support IMAGE MASK, or use --mode semantic.")
+    mode = _mode(arguments)
     queries = _find_queries(arguments.query)
     _check_outputs(queries, arguments.out, inputs=[*queries, *(file for pair in arguments.support for file in pair)])
     examples = []
@@ -228,6 +247,14 @@ def _segment(arguments: argparse.Namespace) -> int:
     return 1 if unreadable else 0
 
 
+def _mode(arguments: argparse.Namespace) -> str:
+    """The mode asked for, or the one that fits what is given."""
+    mode = arguments.mode or ("both" if arguments.support else "semantic")
+    if mode != "semantic" and not arguments.support:
+        raise InputError(f"Mode {mode} needs an example; give --support IMAGE MASK, or use --mode semantic.")
+    return mode
+
+
 def _find_queries(paths: Sequence[Path]) -> list[Path]:
     """The photos named, and those in the folders named, once each."""
     queries: dict[Path, Path] = {}
@@ -261,6 +288,32 @@ def _check_outputs(queries: Sequence[Path], out: Path, inputs: Sequence[Path]) -
         for file in _outputs(query, out):
             if file.resolve() in protected:
                 raise InputError(f"The results of {query} would overwrite {file}, an input; give another --out.")
+
+
+def _label(arguments: argparse.Namespace) -> int:
+    from .label import Request, label_photos, open_photos
+    from .processing import load_mask, load_photo
+
+    mode = _mode(arguments)
+    if arguments.out.resolve().is_relative_to(Path(arguments.photos).resolve()):
+        raise InputError(f"The results in {arguments.out} would be taken for photos to label; give an --out elsewhere.")
+    for photo_file, mask_file in arguments.support:  # before the photos, of which there may be many
+        load_mask(mask_file, load_photo(photo_file).size)
+    photos = open_photos(arguments.photos, arguments.split, arguments.image_column)
+    request = Request(
+        class_name=arguments.class_name,
+        examples=arguments.support,
+        description=arguments.description,
+        mode=mode,
+        threshold=arguments.threshold,
+        model=arguments.model,
+    )
+    _make_folder(arguments.out)
+    _quieten()
+    unreadable = label_photos(photos, request, arguments.out)
+    if unreadable == len(photos.names):
+        return 2
+    return 1 if unreadable else 0
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
@@ -305,7 +358,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     )
     if state.is_main_process:
         given = {name: str(v) if isinstance(v, Path) else v for name, v in vars(arguments).items() if name != "run"}
-        _write_json(arguments.out, {**result, "arguments": given})
+        write_json(arguments.out, {**result, "arguments": given})
         print(_table(result))
     return 0
 
@@ -352,12 +405,17 @@ def _import(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _load_model(name: str) -> DSVLFSModel:
+def _quieten() -> None:
+    """No progress bar of each base's tensors: they take seconds, and are not the user's progress."""
     from transformers.utils import logging
 
+    logging.disable_progress_bar()
+
+
+def _load_model(name: str) -> DSVLFSModel:
     from . import DSVLFSModel
 
-    logging.disable_progress_bar()  # of each base's tensors: seconds, and not the user's progress
+    _quieten()
     return DSVLFSModel.from_pretrained(name)
 
 
@@ -366,13 +424,6 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"The folder {folder} cannot be made ({error.strerror}); give another --out.") from error
-
-
-def _write_json(file: Path, content: dict[str, Any]) -> None:
-    """Writes all of the file or nothing."""
-    partial = file.with_name(f"{file.name}.part")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    partial.replace(file)
 
 
 def _table(result: dict[str, Any]) -> str:

@@ -1,6 +1,10 @@
-"""The card of a checkpoint that has none yet."""
+"""The card of a checkpoint: the one it has, or a new one; and its results as the hub reads them."""
 
-from huggingface_hub import ModelCard, ModelCardData
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from .configuration import DSVLFSConfig
 
@@ -25,3 +29,29 @@ def new_card(config: DSVLFSConfig) -> str:
             "```\n"
         )
     )
+
+
+def write_results(file: Path, model_name: str, results: Mapping[str, Mapping[str, Any]]) -> None:
+    """Puts results into a card's metadata (`model-index`) in place of those that it has; its text stays.
+
+    Args:
+        file: of the card.
+        model_name: of the checkpoint.
+        results: of `dsvlfs.evaluation.evaluate`, by the name of the data they were measured on.
+    """
+    card = ModelCard.load(file)
+    card.data.model_name = model_name
+    card.data.eval_results = [
+        EvalResult(
+            task_type="image-segmentation",
+            task_name="Few-shot segmentation, 1 shot",
+            dataset_type=data_name.lower().replace(" ", "-"),
+            dataset_name=data_name,
+            metric_type="mean_iou",
+            metric_name=name,
+            metric_value=round(float(result[key]), 1),
+        )
+        for data_name, result in results.items()
+        for key, name in (("miou", "mIoU (%)"), ("fb_iou", "FB-IoU (%)"))
+    ]
+    card.save(file)

@@ -55,19 +55,6 @@ class Prediction:
     size: tuple[int, int]
     vote_threshold: float
 
-    def probabilities(self, size: tuple[int, int] | None = None) -> np.ndarray:
-        """Each shot's probability of the class.
-
-        Args:
-            size: (width, height) to resample to; None takes the photo's.
-
-        Returns:
-            float32 (max(K, 1), height, width).
-        """
-        width, height = size or self.size
-        full = F.interpolate(self.logits[:, None], (height, width), mode="bilinear", align_corners=False)[:, 0]
-        return torch.sigmoid(full).numpy()
-
     def segmentation(self, threshold: float = 0.5, size: tuple[int, int] | None = None) -> Segmentation:
         """Lets the shots vote (arXiv 2503.04006, section 3.4).
 
@@ -79,10 +66,16 @@ class Prediction:
             The probability is the mean over the shots; the mask holds the pixels whose votes reach `vote_threshold` of
             the largest count.
         """
-        probabilities = self.probabilities(size)
-        votes = (probabilities >= threshold).sum(axis=0, dtype=np.uint16)
+        width, height = size or self.size
+        votes = np.zeros((height, width), dtype=np.uint16)
+        total = np.zeros((height, width), dtype=np.float32)
+        for logits in self.logits:  # one by one: at a large photo's size a map takes much memory
+            full = F.interpolate(logits[None, None], (height, width), mode="bilinear", align_corners=False)[0, 0]
+            probability = full.sigmoid_().numpy()
+            votes += probability >= threshold
+            total += probability
         mask = (votes > 0) & (votes >= self.vote_threshold * votes.max())
-        return Segmentation(mask, probabilities.mean(axis=0), votes)
+        return Segmentation(mask, total / len(self.logits), votes)
 
 
 @dataclass(frozen=True)
@@ -202,7 +195,7 @@ class DSVLFSProcessor:
         image = load_photo(photo)
         foreground = load_mask(mask, image.size)
         if self.config.support_context is not None:
-            box = _context_box(foreground, self.config.support_context)
+            box = context_box(foreground, self.config.support_context)
             image = image.crop(box)
             foreground = foreground[box[1] : box[3], box[0] : box[2]]
         size = self.config.support_size
@@ -289,7 +282,7 @@ def _normalised(image: Image.Image, mean: Sequence[float], std: Sequence[float])
     return (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
 
 
-def _context_box(mask: np.ndarray, context: float) -> tuple[int, int, int, int]:
+def context_box(mask: np.ndarray, context: float) -> tuple[int, int, int, int]:
     """Square of `context` times the longer side of the mask's bounding box about its centre, cut at the photo's edge:
     (left, top, right, bottom) in pixels."""
     ys, xs = mask.any(axis=1).nonzero()[0], mask.any(axis=0).nonzero()[0]

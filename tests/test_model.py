@@ -1,16 +1,13 @@
 """The wiring of `DSVLFSModel`: prompts, shots, what is trained, what is saved. Random weights."""
 
 import json
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from conftest import build_micro_model
-from huggingface_hub import ModelCard
 
-from dsvlfs import DSVLFSModel, InputError, modeling
+from dsvlfs import DSVLFSModel, InputError
 from dsvlfs.modeling import TrainingOutput
 
 
@@ -151,31 +148,6 @@ def test_a_round_trip_gives_identical_logits(micro_model, circle, tmp_path):
         first = micro_model.segment(image, "red circle", support=support, mode=mode)
         second = restored.segment(image, "red circle", support=again, mode=mode)
         np.testing.assert_array_equal(first.probability, second.probability)
-
-
-def test_the_hub_is_sent_the_checkpoint_and_its_card(micro_model, monkeypatch):
-    sent = {}
-
-    class Hub:
-        def __init__(self, token):
-            pass
-
-        def create_repo(self, repo_id, private, exist_ok):
-            return SimpleNamespace(repo_id=repo_id)
-
-        def upload_folder(self, repo_id, folder_path, commit_message):
-            sent.update({file.name: file.read_bytes() for file in Path(folder_path).iterdir()})
-            return SimpleNamespace(commit_url=f"commit of {repo_id}")
-
-    monkeypatch.setattr(modeling, "HfApi", Hub)
-    assert micro_model.push_to_hub("me/mine") == "commit of me/mine"
-    assert sent.keys() == {"config.json", "model.safetensors", "README.md"}
-    card = ModelCard(sent["README.md"].decode())
-    assert card.data.library_name == "dsvlfs"
-    assert "dinov2-small-focus" in card.text
-    micro_model.card = "# Mine"
-    micro_model.push_to_hub("me/mine")
-    assert sent["README.md"] == b"# Mine"
 
 
 def test_a_checkpoint_holds_no_frozen_tensor(micro_model):

@@ -119,9 +119,9 @@ def test_padding_is_taken_off_again(micro_model):
     assert view.image_pixels[0, :, 28:].abs().sum() == 0
     logits = torch.full((1, 14, 14), -9.0)
     logits[:, :7] = 9.0  # the upper half of the square is the photo
-    probability = processor.prediction(logits, view).probabilities()
-    assert probability.shape == (1, 40, 80)
-    assert (probability[:, :36] > 0.9).all()
+    probability = processor.prediction(logits, view).segmentation().probability
+    assert probability.shape == (40, 80)
+    assert (probability[:36] > 0.9).all()
 
 
 def test_the_answer_is_what_the_language_model_is_taught(micro_model):

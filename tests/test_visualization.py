@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from dsvlfs.errors import InputError
-from dsvlfs.visualization import CONTOUR, TINT, overlay
+from dsvlfs.visualization import CONTOUR, TINT, contact_sheet, heat_map, overlay
 
 GREY = (100, 100, 100)
 
@@ -56,3 +56,29 @@ def test_any_mode_of_photo_will_do(mask):
 def test_a_mask_of_another_size_is_refused(photo, mask):
     with pytest.raises(InputError, match="60 x 40"):
         overlay(photo, mask.T)
+
+
+def test_a_heat_map_grows_lighter_with_its_values(photo):
+    values = np.tile(np.linspace(0, 1, 60, dtype=np.float32), (40, 1))
+    drawn = heat_map(photo, values, opacity=1.0)
+    assert (drawn.mode, drawn.size) == ("RGB", (60, 40))
+    row = np.asarray(drawn.convert("L"), dtype=int)[20]
+    assert (np.diff(row) >= 0).all()
+    assert row[0] < 30
+    assert row[-1] > 220
+    assert heat_map(photo, values, opacity=0.0).getcolors() == [(60 * 40, GREY)]
+    with pytest.raises(InputError, match="60 x 40"):
+        heat_map(photo, values.T)
+
+
+def test_a_contact_sheet_shows_every_picture_and_its_text(photo):
+    pictures = [(Image.new("RGB", (30, 20), colour), "a name far too long for the tile" * 3) for colour in ("red",) * 4]
+    sheet = np.asarray(contact_sheet(pictures, columns=3, tile=60, gap=4), dtype=int)
+    assert sheet.shape == (4 + 2 * (60 + 18 + 4), 4 + 3 * (60 + 4), 3)
+    red = (sheet == (255, 0, 0)).all(axis=2)
+    assert red.sum() == 4 * 60 * 40
+    assert red[34, [34, 98, 162]].all()
+    assert red[116, 34]
+    assert not red[116, 98]
+    assert (sheet[66:82, 4:64] < 128).any()  # the text
+    assert (sheet[66:82, 64:68] == 255).all()  # does not reach the next tile

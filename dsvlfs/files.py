@@ -1,0 +1,14 @@
+"""Which files are photos, and how a result is written."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+PHOTO_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+
+
+def write_json(file: Path, content: dict[str, Any]) -> None:
+    """Writes all of the file or nothing."""
+    partial = file.with_name(f"{file.name}.part")
+    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    partial.replace(file)

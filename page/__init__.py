@@ -1,0 +1,1 @@
+"""What the web page (`app.py`) does, apart from its layout."""
