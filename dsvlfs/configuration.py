@@ -55,6 +55,7 @@ class DSVLFSConfig(PreTrainedConfig):
         prompt_dim: channels of the prompts and of the decoder.
         decoder_multimask_outputs: spare mask tokens of SAM's decoder (3 where SAM's weights are loaded).
         text_loss_weight, bce_loss_weight, dice_loss_weight: weights of the three losses.
+        logit_offset: added to the mask's logits, so that mIoU on training episodes is best at a probability of 0.5.
         vote_threshold: with K shots, share of the largest vote count at which a pixel is foreground.
 
     The defaults are those of `paper`.
@@ -99,6 +100,7 @@ class DSVLFSConfig(PreTrainedConfig):
         text_loss_weight: float = 1.0,
         bce_loss_weight: float = 2.0,
         dice_loss_weight: float = 0.5,
+        logit_offset: float = 0.0,
         vote_threshold: float = 0.5,
         **kwargs: Any,
     ) -> None:
@@ -135,6 +137,7 @@ class DSVLFSConfig(PreTrainedConfig):
         self.text_loss_weight = text_loss_weight
         self.bce_loss_weight = bce_loss_weight
         self.dice_loss_weight = dice_loss_weight
+        self.logit_offset = logit_offset
         self.vote_threshold = vote_threshold
         super().__init__(**kwargs)
 

@@ -250,7 +250,8 @@ class DSVLFSProcessor:
         if (width, height) != (side, side):
             logits = F.interpolate(logits[:, None], (side, side), mode="bilinear", align_corners=False)[:, 0]
             logits = logits[:, :height, :width]
-        return Prediction(logits.detach().float().cpu(), view.size, self.config.vote_threshold)
+        logits = logits.detach().float().cpu() + self.config.logit_offset
+        return Prediction(logits, view.size, self.config.vote_threshold)
 
     def _plain_text(self, text: str, kind: str, limit: int) -> str:
         """A user's text on one line, once it is known to be safe in a prompt."""

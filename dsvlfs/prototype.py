@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 LAYER_WEIGHTS = {"image.9": 1.0, "vision.5": 0.5, "vision.6": 0.5}
 
 # Where mIoU, averaged over 40 mosaics and 40 COCO scenes of the training packs, is best:
-#   python benchmarks/prototype_threshold.py --data-root DATA --episodes 40
+#   python benchmarks/thresholds.py --data-root DATA --episodes 40
 SCORE_THRESHOLD = -0.02
 
 

@@ -1,5 +1,8 @@
-"""Finds the prototype's one threshold on training episodes: the score at which mIoU, averaged over mosaics and COCO
-scenes of the training packs, is best. Nothing of what is reported on is looked at."""
+"""Finds a method's one threshold on training episodes: the score at which mIoU, averaged over mosaics and COCO scenes
+of the training packs, is best. Nothing of what is reported on is looked at.
+
+The prototype's is `dsvlfs.prototype.SCORE_THRESHOLD`; the model's, with its sign turned, `logit_offset` in its config.
+"""
 
 import argparse
 from collections.abc import Iterator
@@ -13,9 +16,10 @@ from dsvlfs import DSVLFSModel, prototype
 from dsvlfs.data.episodes import load_episodes
 from dsvlfs.data.photos import load_photo_folder
 from dsvlfs.data.scenes import compose_mosaic
-from dsvlfs.metrics import SegmentationMetrics
+from dsvlfs.evaluation import Segmenter
+from dsvlfs.metrics import SegmentationMetrics, count_episode
 
-THRESHOLDS = np.arange(-0.2, 0.5, 0.02)
+THRESHOLDS = {"prototype": np.arange(-0.2, 0.5, 0.02), "model": np.arange(-2, 1.1, 0.25)}
 
 
 def training_mosaics(folder: Path, number: int, seed: int = 0) -> Iterator[tuple]:
@@ -47,31 +51,43 @@ def coco_scenes(root: Path, number: int) -> Iterator[tuple]:
         yield episode.class_name, episode.query, episode.query_mask, episode.support[0]
 
 
-def curve(segmenter: prototype.PrototypeSegmenter, episodes: Iterator[tuple], number: int) -> np.ndarray:
-    """mIoU at each of `THRESHOLDS`."""
-    metrics = [SegmentationMetrics() for _ in THRESHOLDS]
+def curve(
+    segmenter: Segmenter, episodes: Iterator[tuple], number: int, at: float, thresholds: np.ndarray
+) -> np.ndarray:
+    """mIoU at each threshold.
+
+    Args:
+        at: the score at which the segmenter's probability is 0.5.
+    """
+    counts = [[] for _ in thresholds]
     for class_name, query, mask, example in tqdm(episodes, total=number):
-        probability = segmenter.segment(query, class_name, support=segmenter.encode_support([example])).probability
-        scores = torch.logit(torch.from_numpy(probability)).numpy() + prototype.SCORE_THRESHOLD
-        for threshold, metric in zip(THRESHOLDS, metrics):
-            metric.update(class_name, scores >= threshold, mask)
-    return np.array([metric.miou() for metric in metrics])
+        support = segmenter.encode_support([example])
+        probability = segmenter.segment(query, class_name, support=support, mode="both").probability
+        scores = torch.logit(torch.from_numpy(probability), eps=1e-6).numpy() + at
+        for threshold, episode_counts in zip(thresholds, counts):
+            episode_counts.append(count_episode(class_name, scores >= threshold, mask))
+    return np.array([SegmentationMetrics(episode_counts).miou() for episode_counts in counts])
 
 
 def main() -> None:
     """Prints the curves and the best threshold."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", type=Path, required=True)
+    parser.add_argument("--method", choices=tuple(THRESHOLDS), default="prototype")
+    parser.add_argument("--model", default="dsvlfs-tiny")
     parser.add_argument("--episodes", type=int, default=100, help="of each kind")
     arguments = parser.parse_args()
-    segmenter = prototype.PrototypeSegmenter(DSVLFSModel.from_pretrained())
-    root, number = arguments.data_root, arguments.episodes
-    mosaics = curve(segmenter, training_mosaics(root / "imagenet_sample" / "train", number), number)
-    scenes = curve(segmenter, coco_scenes(root / "coco_sample", number), number)
+    model = DSVLFSModel.from_pretrained(arguments.model)
+    segmenter, at = model, -model.config.logit_offset
+    if arguments.method == "prototype":
+        segmenter, at = prototype.PrototypeSegmenter(model), prototype.SCORE_THRESHOLD
+    root, number, thresholds = arguments.data_root, arguments.episodes, THRESHOLDS[arguments.method]
+    mosaics = curve(segmenter, training_mosaics(root / "imagenet_sample" / "train", number), number, at, thresholds)
+    scenes = curve(segmenter, coco_scenes(root / "coco_sample", number), number, at, thresholds)
     print("threshold  mosaics  scenes   mean")
-    for threshold, a, b in zip(THRESHOLDS, mosaics, scenes):
+    for threshold, a, b in zip(thresholds, mosaics, scenes):
         print(f"{threshold:9.2f}  {100 * a:7.1f}  {100 * b:6.1f}  {50 * (a + b):5.1f}")
-    print(f"best mean at {THRESHOLDS[(mosaics + scenes).argmax()]:.2f}")
+    print(f"best mean at {thresholds[(mosaics + scenes).argmax()]:.2f}")
 
 
 if __name__ == "__main__":
