@@ -62,7 +62,7 @@ def build_page() -> gr.Blocks:
     """Lays out the page; nothing asks for the model until it is opened."""
     start = EXAMPLES[0].draft()
     with gr.Blocks(title="DSV-LFS: few-shot segmentation", delete_cache=(3600, 3600)) as page:
-        drafts = gr.State([start], time_to_live=3600)
+        drafts = gr.State(time_to_live=3600)  # None once it is given up
         current, tool = gr.State(0), gr.State(BRUSH)
         results, chosen = gr.State(time_to_live=3600), gr.State(0)
         asks_model = {"concurrency_id": "model", "concurrency_limit": 1}
@@ -187,6 +187,7 @@ def build_page() -> gr.Blocks:
         is_quick = {"queue": False, "show_progress": "hidden", **private}
         reads_files = {"concurrency_id": "files", "concurrency_limit": 2, **private}
 
+        page.load(events.first_drafts, None, drafts, **is_quick)
         page.load(events.open_page, threshold, outputs, show_progress_on=found, **asks_model, **private).success(
             events.redraw, to_draw, drawn, **is_quick
         )
@@ -286,7 +287,7 @@ def launch(**options: Any) -> None:
         footer_links=["api"],
         max_file_size=MAX_BYTES,
         run_history=False,
-        state_session_capacity=40,
+        state_session_capacity=200,
         theme=THEME,
         js=NAME_PICTURES,
         **options,

@@ -1,7 +1,8 @@
 """Finds a method's one threshold on training episodes: the score at which mIoU, averaged over mosaics and COCO scenes
 of the training packs, is best. Nothing of what is reported on is looked at.
 
-The prototype's is `dsvlfs.prototype.SCORE_THRESHOLD`; the model's, with its sign turned, `logit_offset` in its config.
+The prototype's is `dsvlfs.prototype.SCORE_THRESHOLD`. The model's may become, with its sign turned, `logit_offset` in
+its config; that of the packaged checkpoint was chosen otherwise (model_card.md).
 """
 
 import argparse

@@ -55,7 +55,7 @@ class DSVLFSConfig(PreTrainedConfig):
         prompt_dim: channels of the prompts and of the decoder.
         decoder_multimask_outputs: spare mask tokens of SAM's decoder (3 where SAM's weights are loaded).
         text_loss_weight, bce_loss_weight, dice_loss_weight: weights of the three losses.
-        logit_offset: added to the mask's logits, so that mIoU on training episodes is best at a probability of 0.5.
+        logit_offset: added to the mask's logits, which moves the probability of 0.5 to where mIoU is best.
         vote_threshold: with K shots, share of the largest vote count at which a pixel is foreground.
 
     The defaults are those of `paper`.

@@ -28,6 +28,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from .coco import LabelledPhoto, coco_document
+from .data.photos import read_json
 from .errors import InputError
 from .files import PHOTO_SUFFIXES, write_json
 from .modeling import DSVLFSModel, Mode, Support
@@ -38,9 +39,10 @@ SHEET_TILES = 48
 
 
 class Photos(Protocol):
-    """Photos to label; a name stays the same from run to run."""
+    """Photos to label; a name stays the same from run to run. `source` tells them from others of the same names."""
 
     names: Sequence[str]
+    source: str
 
     def read(self, index: int) -> bytes:
         """The encoded file of a photo."""
@@ -58,6 +60,7 @@ class FolderPhotos:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.source = str(folder.resolve())
         files = (file for file in folder.rglob("*") if file.suffix.lower() in PHOTO_SUFFIXES and file.is_file())
         self.names = sorted(file.relative_to(folder).as_posix() for file in files)
         if not self.names:
@@ -102,12 +105,15 @@ class DatasetPhotos:
             )
         self._images = dataset.select_columns([column]).cast_column(column, ImageFeature(decode=False))
         self._column = column
+        self.source = f"{Path(name).resolve() if Path(name).is_dir() else name}, {split}, {column}"
         digits = max(6, len(str(len(dataset))))
         self.names = [f"{index:0{digits}d}" for index in range(len(dataset))]
 
     def read(self, index: int) -> bytes:
         """The encoded file of a photo."""
         entry = self._images[index][self._column]
+        if entry is None:
+            raise InputError(f"The data set has no photo at {self.names[index]}.")
         return entry["bytes"] if entry["bytes"] is not None else Path(entry["path"]).read_bytes()
 
 
@@ -161,7 +167,7 @@ class LabelFolder:
 
     Args:
         path: made where it is missing.
-        settings: of `Request.settings`.
+        settings: of `Request.settings`, and the photos' source.
 
     Raises:
         InputError: it holds labels made with other settings.
@@ -173,14 +179,14 @@ class LabelFolder:
 
     def __post_init__(self) -> None:
         file = self.path / "settings.json"
-        if file.is_file():
-            before = json.loads(file.read_text(encoding="utf-8"))
+        self.labels = self._read_labels()
+        if self.labels:
+            before = read_json(file)
             if changed := [name for name, value in self.settings.items() if before.get(name) != value]:
                 raise InputError(
                     f"{self.path} holds labels made with other settings ({', '.join(changed)}); give another --out, or "
                     "delete that folder."
                 )
-        self.labels = self._read_labels()
 
     def begin(self) -> None:
         """Makes the folders and writes the settings."""
@@ -303,7 +309,7 @@ def label_photos(photos: Photos, request: Request, out: Path) -> int:
         InputError: the folder holds labels made with other settings, or an example cannot be used.
     """
     state = PartialState(cpu=not torch.cuda.is_available())
-    folder = LabelFolder(out, request.settings())
+    folder = LabelFolder(out, {**request.settings(), "photos": photos.source})
     todo = [index for index, name in enumerate(photos.names) if name not in folder.labels]
     state.wait_for_everyone()  # all have seen the same list before any adds to it
     if state.is_main_process:
@@ -320,7 +326,7 @@ def label_photos(photos: Photos, request: Request, out: Path) -> int:
     state.wait_for_everyone()
     if state.is_main_process:
         folder.reread()
-        if folder.labels:
+        if folder.labels.keys() & set(photos.names):
             folder.finish(photos, request.class_name)
     state.wait_for_everyone()
     return unreadable

@@ -72,9 +72,21 @@ def errors_on_page() -> Iterator[None]:
 # Marking the supports --------------------------------------------------------------------------------------------
 
 
-def keep_strokes(drafts: Sequence[Draft], current: int, tool: str, editor: EditorValue | None) -> list[Draft]:
+def first_drafts() -> list[Draft]:
+    """What a visitor finds: the first example's support."""
+    return [EXAMPLES[0].draft()]
+
+
+def known(drafts: Sequence[Draft] | None, current: int) -> list[Draft]:
+    """A visitor's drafts, or a message where they were given up because the page was idle."""
+    if drafts is None or current > max(0, len(drafts) - 1):
+        raise gr.Error("The page was idle too long and has lost its photos; reload it.", print_exception=False)
+    return list(drafts)
+
+
+def keep_strokes(drafts: Sequence[Draft] | None, current: int, tool: str, editor: EditorValue | None) -> list[Draft]:
     """The drafts, with what the brush has painted since."""
-    drafts = list(drafts)
+    drafts = known(drafts, current)
     if tool == BRUSH and drafts and editor is not None and editor["background"] is not None:
         drafts[current] = drafts[current].with_mask(painted_mask(editor, drafts[current].photo.size))
     return drafts
@@ -130,7 +142,7 @@ def add_mask(drafts: list[Draft], current: int, tool: str, path: str) -> tuple[l
     try:
         if not drafts:
             raise InputError("Add the support photo first, then its mask.")
-        drafts = list(drafts)
+        drafts = known(drafts, current)
         drafts[current] = drafts[current].with_mask(read_mask(path, drafts[current].photo))
     except InputError as error:
         gr.Warning(str(error))
@@ -150,7 +162,7 @@ def remove_support(
 
 def clear_marks(drafts: list[Draft], current: int, tool: str) -> tuple[list[Draft], Update, Update, Update]:
     """Takes the mask and the clicks of the support photo that is shown away."""
-    drafts = list(drafts)
+    drafts = known(drafts, current)
     if drafts:
         drafts[current] = Draft.of(drafts[current].photo)
     return drafts, *show_draft(drafts, current, tool)
@@ -158,7 +170,8 @@ def clear_marks(drafts: list[Draft], current: int, tool: str) -> tuple[list[Draf
 
 def note_click(drafts: list[Draft], current: int, tool: str, click: gr.SelectData) -> tuple[list[Draft], Any]:
     """Draws a click at once; `follow_clicks` makes a mask of it."""
-    drafts, draft, point = list(drafts), drafts[current], (round(click.index[0]), round(click.index[1]))
+    drafts, point = known(drafts, current), (round(click.index[0]), round(click.index[1]))
+    draft = drafts[current]
     if tool == BOX:
         corners = (*draft.corners, point) if len(draft.corners) == 1 else (point,)
         draft = replace(draft, corners=corners, inside=(), beside=())
@@ -172,7 +185,7 @@ def note_click(drafts: list[Draft], current: int, tool: str, click: gr.SelectDat
 
 def follow_clicks(drafts: list[Draft], current: int) -> tuple[list[Draft], Any]:
     """Makes a mask of a whole box, or of points."""
-    draft = drafts[current]
+    draft = known(drafts, current)[current]
     with errors_on_page():
         if len(draft.corners) == 2:
             (left, top), (right, bottom) = draft.corners
@@ -257,9 +270,11 @@ def open_page(threshold: float) -> tuple[Any, ...]:
 
 
 def choose_result(
-    results: Sequence[Result], view: str, threshold: float, opacity: float, click: gr.SelectData
+    results: Sequence[Result] | None, view: str, threshold: float, opacity: float, click: gr.SelectData
 ) -> tuple[Any, ...]:
     """Shows another query photo's result."""
+    if not results:
+        raise gr.Error("The page was idle too long and has lost its results; reload it.", print_exception=False)
     result = results[click.index]
     return click.index, *engine.draw(result, view, threshold, opacity), *engine.draw_prompts(result)
 
@@ -317,6 +332,8 @@ def call_segment(
         name, the mask's area in percent, and the area in percent by number of votes.
     """
     with _files() as folder:
+        if not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
+            raise InputError(f"The threshold is {threshold!r}; give a number from 0 to 1.")
         photo_files, mask_files = support_photos or [], support_masks or []
         if len(photo_files) != len(mask_files):
             raise InputError(
@@ -327,7 +344,7 @@ def call_segment(
             for number, (photo_file, mask_file) in enumerate(zip(photo_files, mask_files), 1):
                 photo = shrink(read_photo(photo_file, f"support photo {number}"), SUPPORT_SIDE)
                 supports.append((photo, read_mask(mask_file, photo, f"mask {number}")))
-        results = engine.predict(supports, class_name, description, queries or [], prompts)
+        results = engine.predict(supports, class_name or "", description or "", queries or [], prompts)
         masks = engine.write_masks(results, threshold, folder)
         overlays = engine.write_overlays(results, threshold, folder)
         coco = engine.write_coco(results, threshold, folder / "annotations.json")

@@ -164,7 +164,12 @@ def test_a_data_set_is_labelled_like_a_folder(photos, tmp_path, monkeypatch):
         np.asarray(Image.open(out / "masks" / "000002.png")),
         np.asarray(Image.open(tmp_path / "first" / "masks" / "nested" / "a.png")),
     )
-    assert main(arguments(tmp_path / "first" / "dataset", out, "--image-column", "mask")) == 0
+    assert main(arguments(tmp_path / "first" / "dataset", out, "--image-column", "mask")) == 2  # other photos
+
+
+def test_a_failed_start_can_be_mended(tmp_path):
+    label.LabelFolder(tmp_path, {"model": "absent"}).begin()
+    assert label.LabelFolder(tmp_path, {"model": "dsvlfs-tiny"}).labels == {}
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ hundred classes overfits instead.
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,14 @@ from statistics import mode
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
 from dsvlfs.configuration import DSVLFSConfig
 from dsvlfs.data.feature_cache import FeatureCache
+from dsvlfs.errors import InputError
 from dsvlfs.grounding import normalise
 from dsvlfs.modeling import DSVLFSModel
 
@@ -38,12 +41,18 @@ class TextStates:
     Args:
         model: whose language model is not adapted yet.
         file: of the states computed before; made where it is missing.
+
+    Raises:
+        InputError: the file is damaged.
     """
 
     def __init__(self, model: DSVLFSModel, file: Path) -> None:
         self.model = model
         self.file = file
-        self._states = load_file(file) if file.exists() else {}
+        try:
+            self._states = load_file(file) if file.exists() else {}
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"The texts' states {file} are damaged ({error}); delete the file.") from error
 
     @torch.no_grad()
     def __call__(self, texts: list[Text]) -> Tensor:
@@ -61,7 +70,9 @@ class TextStates:
             self._states |= {_key(text): state.cpu() for text, state in zip(part, states)}
         encoder.train(training)
         if new:
-            save_file(self._states, self.file)
+            unfinished = self.file.with_name(f"{self.file.name}.part")
+            save_file(self._states, unfinished)
+            os.replace(unfinished, self.file)
         return torch.stack([self._states[_key(text)] for text in texts])
 
 

@@ -98,6 +98,12 @@ class TrainingConfig:
             value = getattr(self, name)
             if type(value) is not int or value < smallest:
                 raise InputError(f"The setting {name} is {value!r}; give a whole number from {smallest}.")
+        for name in ("learning_rate", "clip_norm"):
+            value = getattr(self, name)
+            if type(value) not in (int, float) or value <= 0:
+                raise InputError(f"The setting {name} is {value!r}; give a number above 0, such as 6.0e-4.")
+        if not isinstance(self.betas, (list, tuple)) or [type(beta) for beta in self.betas] != [float, float]:
+            raise InputError(f"The setting betas is {self.betas!r}; give two numbers, such as [0.9, 0.95].")
         for name in ("visual_only", "semantic_only", "description_share", "misnamed"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
@@ -147,6 +153,6 @@ def from_settings(settings: dict[str, Any], file: Path) -> TrainingConfig:
     known = {entry.name for entry in fields(TrainingConfig)}
     if unknown := sorted(str(name) for name in settings.keys() - known):
         raise InputError(f"{file} names settings that there are not: {', '.join(unknown)}.")
-    if "betas" in settings:
+    if isinstance(settings.get("betas"), list):
         settings = settings | {"betas": tuple(settings["betas"])}
     return TrainingConfig(**settings)

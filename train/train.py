@@ -287,5 +287,7 @@ if __name__ == "__main__":
     try:
         main()
     except (InputError, BaseNotAvailableError) as error:
-        # A worker's error carries its traceback; what it says comes last.
-        sys.exit(f"train.py: {str(error).strip().splitlines()[-1].removeprefix('dsvlfs.errors.InputError: ')}")
+        message = str(error).strip()
+        if "Traceback" in message:  # a worker's error carries it; what it says comes last
+            message = message.splitlines()[-1].removeprefix("dsvlfs.errors.InputError: ")
+        sys.exit(f"train.py: {message}")
