@@ -6,7 +6,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .configuration import DSVLFSConfig
@@ -47,6 +47,13 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         return load_file(file)
     except (OSError, SafetensorError) as error:
         raise InputError(f"The checkpoint {file} is missing or damaged ({error}); get it again.") from error
+
+
+def write_tensors(file: Path, tensors: dict[str, Tensor]) -> None:
+    """Writes all of a safetensors file or nothing."""
+    partial = file.with_name(f"{file.name}.part")
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata={"format": "pt"})
+    os.replace(partial, file)
 
 
 def checkpoint_folder(name_or_path: str | os.PathLike, revision: str | None) -> Path:

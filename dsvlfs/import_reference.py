@@ -6,14 +6,13 @@ semantic prompt, the matcher, and SAM's mask decoder. Their tokens `<im_start>` 
 counterpart here.
 """
 
-import os
 import re
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
+from .checkpoint_files import write_tensors
 from .configuration import DSVLFSConfig
 from .errors import InputError
 from .import_sam import read_pickle, rename
@@ -54,9 +53,7 @@ def import_reference(file: Path, folder: Path, config: DSVLFSConfig | None = Non
     folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(folder)
     (folder / "README.md").write_text(new_card(config), encoding="utf-8")
-    unfinished = folder / "model.safetensors.part"
-    save_file({name: tensor.contiguous() for name, tensor in state.items()}, unfinished, metadata={"format": "pt"})
-    os.replace(unfinished, folder / "model.safetensors")
+    write_tensors(folder / "model.safetensors", state)
 
 
 def convert(source: dict[str, Tensor], rows: int) -> dict[str, Tensor]:

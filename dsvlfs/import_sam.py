@@ -5,10 +5,10 @@ import re
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from transformers import SamConfig, SamModel, SamVisionConfig
 
+from .checkpoint_files import write_tensors
 from .errors import InputError
 
 # Names of segment-anything's modules, and what transformers calls them; the first that matches is taken.
@@ -69,9 +69,7 @@ def import_sam(file: Path, folder: Path) -> SamConfig:
             f"{file} is no checkpoint of SAM ({len(wrong)} tensors do not fit, first {wrong[0]}); give a sam_vit_*.pth."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / "model.safetensors.part"
-    save_file({name: tensor.contiguous() for name, tensor in state.items()}, unfinished, metadata={"format": "pt"})
-    unfinished.replace(folder / "model.safetensors")
+    write_tensors(folder / "model.safetensors", state)
     config.save_pretrained(folder)
     return config
 

@@ -10,12 +10,11 @@ from typing import Any, Literal, overload
 import torch
 import torch.nn.functional as F
 from huggingface_hub import HfApi
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import AutoModel
 
 from .assembly import layer_channels, load_image_base, load_llava
-from .checkpoint_files import checkpoint_folder, read_config, read_tensors
+from .checkpoint_files import checkpoint_folder, read_config, read_tensors, write_tensors
 from .configuration import DSVLFSConfig
 from .errors import InputError
 from .grounding import SemanticGrounding
@@ -401,12 +400,9 @@ class DSVLFSModel(nn.Module):
         self.config.save_pretrained(folder)
         (folder / "README.md").write_text(self.card or new_card(self.config), encoding="utf-8")
         state = {
-            name: tensor.detach().to("cpu", dtype).contiguous()
-            for name, tensor in (state_dict or self.trained_state_dict()).items()
+            name: tensor.detach().to("cpu", dtype) for name, tensor in (state_dict or self.trained_state_dict()).items()
         }
-        unfinished = folder / "model.safetensors.part"
-        save_file(state, unfinished, metadata={"format": "pt"})
-        os.replace(unfinished, folder / "model.safetensors")
+        write_tensors(folder / "model.safetensors", state)
 
     def push_to_hub(
         self,

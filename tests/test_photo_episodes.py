@@ -79,20 +79,25 @@ def test_prompts_are_left_out_and_names_are_wrong_as_often_as_asked(photos):
     assert all(episode.description is None for episode in wrong)
 
 
-def test_what_is_to_be_ignored_and_what_is_padding_do_not_count():
-    photo = np.full((60, 120, 3), 90, np.uint8)
-    mask, ignore = np.zeros((60, 120), bool), np.zeros((60, 120), bool)
-    mask[:, :30] = True
-    ignore[:, 30:60] = True
+def _two_of(photo: Image.Image, mask: np.ndarray, ignore: np.ndarray) -> Dataset:
+    """Two rows that differ in their name alone, so that either is the other's support."""
     row = {
-        "image": Image.fromarray(photo),
+        "image": photo,
         "mask": Image.fromarray(mask),
         "ignore": Image.fromarray(ignore),
         "class_name": "square",
         "class_names": ["square"],
         "definition": "",
     }
-    rows = Dataset.from_list([row | {"photo_id": name} for name in "ab"], features=FEATURES)
+    return Dataset.from_list([row | {"photo_id": name} for name in "ab"], features=FEATURES)
+
+
+def test_what_is_to_be_ignored_and_what_is_padding_do_not_count():
+    photo = np.full((60, 120, 3), 90, np.uint8)
+    mask, ignore = np.zeros((60, 120), bool), np.zeros((60, 120), bool)
+    mask[:, :30] = True
+    ignore[:, 30:60] = True
+    rows = _two_of(Image.fromarray(photo), mask, ignore)
     episode = _episodes(rows, _processor(pad_to_square=True))[0]
     # A photo of 120 x 60 fills the upper half of the square; a quarter of that is ignored.
     side = target_side(micro_config())
@@ -109,16 +114,7 @@ def test_what_is_to_be_ignored_and_what_is_padding_do_not_count():
 def test_a_cell_is_judged_by_what_counts_of_it():
     mask, ignore = np.zeros((56, 56), bool), np.zeros((56, 56), bool)
     mask[:, :2] = ignore[:, 2:28] = True  # half of what the first column of cells sees is ignored
-    row = {
-        "image": Image.new("RGB", (56, 56)),
-        "mask": Image.fromarray(mask),
-        "ignore": Image.fromarray(ignore),
-        "class_name": "square",
-        "class_names": ["square"],
-        "definition": "",
-    }
-    rows = Dataset.from_list([row | {"photo_id": name} for name in "ab"], features=FEATURES)
-    episode = _episodes(rows)[0]
+    episode = _episodes(_two_of(Image.new("RGB", (56, 56)), mask, ignore))[0]
     assert episode.counted[5, 0] == pytest.approx(0.5, abs=0.01)
     assert episode.target[5, 0] == pytest.approx(1, abs=0.01)
     assert episode.target[5, 10] == 0

@@ -7,7 +7,6 @@ hundred classes overfits instead.
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,11 @@ from statistics import mode
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
+from dsvlfs.checkpoint_files import write_tensors
 from dsvlfs.configuration import DSVLFSConfig
 from dsvlfs.data.feature_cache import FeatureCache
 from dsvlfs.errors import InputError
@@ -70,9 +70,7 @@ class TextStates:
             self._states |= {_key(text): state.cpu() for text, state in zip(part, states)}
         encoder.train(training)
         if new:
-            unfinished = self.file.with_name(f"{self.file.name}.part")
-            save_file(self._states, unfinished)
-            os.replace(unfinished, self.file)
+            write_tensors(self.file, self._states)
         return torch.stack([self._states[_key(text)] for text in texts])
 
 

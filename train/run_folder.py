@@ -20,6 +20,7 @@ from whole_state import restore_moments, restore_weights, whole_moments, whole_w
 
 from dsvlfs.data.photos import read_json
 from dsvlfs.errors import InputError
+from dsvlfs.files import write_json, write_text
 from dsvlfs.modeling import DSVLFSModel
 
 
@@ -68,7 +69,7 @@ class RunFolder:
             if not from_settings(read_json(settings), settings).may_go_on_as(config):
                 raise InputError(f"The run in {self.folder} has other settings; resume it with its own.")
         self.folder.mkdir(parents=True, exist_ok=True)
-        _write_text(settings, json.dumps(asdict(config), indent=2) + "\n")
+        write_json(settings, asdict(config))
         step = self.progress().step
         for log in ("losses.jsonl", "validation.jsonl"):
             self._cut(self.folder / log, step)
@@ -99,7 +100,7 @@ class RunFolder:
         shutil.rmtree(unfinished, ignore_errors=True)
         model.save_pretrained(unfinished, state_dict=weights)
         save_file(moments, unfinished / "optimizer.safetensors")
-        _write_text(unfinished / "progress.json", json.dumps(asdict(progress)))
+        write_text(unfinished / "progress.json", json.dumps(asdict(progress)))
         shutil.rmtree(self._old, ignore_errors=True)
         if self.last.exists():
             os.replace(self.last, self._old)
@@ -121,7 +122,7 @@ class RunFolder:
         """Leaves out the lines after `step`, and one that a kill cut short."""
         if log.exists():
             lines = [line for line in log.read_text().splitlines() if _step_of(line) <= step]
-            _write_text(log, "".join(f"{line}\n" for line in lines))
+            write_text(log, "".join(f"{line}\n" for line in lines))
 
 
 def _read(file: Path) -> dict[str, Tensor]:
@@ -136,9 +137,3 @@ def _step_of(line: str) -> float:
         return json.loads(line)["step"]
     except json.JSONDecodeError:
         return float("inf")
-
-
-def _write_text(file: Path, text: str) -> None:
-    unfinished = file.with_name(f"{file.name}.part")
-    unfinished.write_text(text)
-    os.replace(unfinished, file)

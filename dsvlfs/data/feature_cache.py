@@ -6,18 +6,19 @@ not at all, so a build that was stopped goes on where it was.
 """
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import PartialState
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
+from ..checkpoint_files import write_tensors
 from ..errors import InputError
+from ..files import write_text
 from ..modeling import DSVLFSModel
 from .scenes import Scene, SceneComposer
 from .targets import on_decoder_grid, target_side
@@ -148,8 +149,5 @@ def _support(
 
 
 def _write(stem: Path, tensors: dict[str, Tensor], names: dict) -> None:
-    unfinished = stem.with_suffix(".part")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, unfinished)
-    os.replace(unfinished, stem.with_suffix(".safetensors"))
-    unfinished.write_text(json.dumps(names))
-    os.replace(unfinished, stem.with_suffix(".json"))
+    write_tensors(stem.with_suffix(".safetensors"), tensors)
+    write_text(stem.with_suffix(".json"), json.dumps(names))  # last: what has names is finished

@@ -1,7 +1,6 @@
 """The field's test protocols: how many episodes of a named set, how they are drawn, and how often."""
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from datasets import Dataset
 
 from ..errors import InputError
+from ..files import write_text
 from .named_sets import load_named_set
 
 Queries = Literal["rows", "classes"]
@@ -110,6 +110,4 @@ def sample_episodes(rows: Dataset, *, shots: int, count: int, seed: int, queries
 
 def write_episodes(file: Path, entries: Iterable[dict[str, Any]]) -> None:
     """Writes episodes, one a line, all or none; `load_episodes` reads them back."""
-    partial = file.with_name(f"{file.name}.part")
-    partial.write_text("".join(f"{json.dumps(entry)}\n" for entry in entries), encoding="utf-8")
-    os.replace(partial, file)
+    write_text(file, "".join(f"{json.dumps(entry)}\n" for entry in entries))
