@@ -169,6 +169,8 @@ for file in files:
         result = {"error": str(error)}
     result["processes"] = state.num_processes
     file.with_suffix(f".result{state.process_index}").write_text(json.dumps(result))
+state.wait_for_everyone()
+state.destroy_process_group()  # gloo aborts a process whose partner leaves first
 """
 
 
