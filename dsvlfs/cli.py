@@ -1,4 +1,4 @@
-"""Command line: `dsvlfs segment`, `label`, `evaluate`, `episodes`, `info` and `import`.
+"""Command line: `dsvlfs segment`, `label`, `evaluate`, `episodes`, `info`, `import` and `analyze`.
 
 Exit status: 0 all done; 1 some photos could not be read and the others are done; 2 nothing could be done. Standard
 error has the reason, and one for each photo that could not be read.
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .analysis.commands import add_analyses, count
 from .errors import InputError
 from .files import PHOTO_SUFFIXES, write_json
 
@@ -106,10 +107,10 @@ def _parser() -> argparse.ArgumentParser:
         help="the model, or the training-free comparison on its frozen features (default: model)",
     )
     evaluate.add_argument(
-        "--limit", type=_count, metavar="N", help="take only the file's, or each seed's, first N episodes"
+        "--limit", type=count, metavar="N", help="take only the file's, or each seed's, first N episodes"
     )
     evaluate.add_argument(
-        "--workers", type=_count, default=0, metavar="N", help="processes that read photos ahead (default: none)"
+        "--workers", type=count, default=0, metavar="N", help="processes that read photos ahead (default: none)"
     )
     evaluate.add_argument("--out", required=True, type=Path, metavar="RESULT.json", help="file for the result")
     _add_model_argument(evaluate)
@@ -123,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     episodes.add_argument("--root", required=True, type=Path, metavar="DIR", help="the set's folder")
     episodes.add_argument("--set", required=True, choices=SETS, help="the set")
     _add_protocol_arguments(episodes)
-    episodes.add_argument("--limit", type=_count, metavar="N", help="only each seed's first N episodes")
+    episodes.add_argument("--limit", type=count, metavar="N", help="only each seed's first N episodes")
     episodes.add_argument("--out", required=True, type=Path, metavar="FILE.jsonl", help="file for the episodes")
 
     info = commands.add_parser(
@@ -144,6 +145,8 @@ def _parser() -> argparse.ArgumentParser:
         "--reference", type=Path, metavar="FILE.bin", help="the authors' code, after zero_to_fp32, to a checkpoint"
     )
     convert.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the result")
+
+    add_analyses(commands, _add_model_argument, _load_model)
     return parser
 
 
@@ -170,8 +173,8 @@ def _add_request_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_protocol_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fold", type=int, metavar="N", help="fold of --set, from 0 on (default: every class)")
-    parser.add_argument("--shots", type=_count, metavar="K", help="supports of an episode of --set (default: 1)")
-    parser.add_argument("--seeds", type=_count, metavar="N", help="repetitions for --set (default: the protocol's)")
+    parser.add_argument("--shots", type=count, metavar="K", help="supports of an episode of --set (default: 1)")
+    parser.add_argument("--seeds", type=count, metavar="N", help="repetitions for --set (default: the protocol's)")
 
 
 def _add_model_argument(parser: argparse.ArgumentParser) -> None:
@@ -187,13 +190,6 @@ def _fraction(text: str) -> float:
     value = float(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
     return value
 
 

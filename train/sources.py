@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from accelerate import PartialState
 from alignment import SemanticAlignment, TextStates
 from cache_features import build_cache
 from config import PACKS, TrainingConfig
-from torch.utils.data import ConcatDataset, Dataset, Subset
+from torch.utils.data import ConcatDataset, Dataset
 
-from dsvlfs.data.episodes import load_episodes
+from dsvlfs.data.episodes import load_episodes, take_evenly
 from dsvlfs.data.named_sets import load_named_set
 from dsvlfs.data.photo_episodes import FixedEpisodes, PhotoEpisodeDataset, collate_photos
 from dsvlfs.data.sampling import EpisodeDataset, collate
@@ -77,15 +76,10 @@ def _validation(config: TrainingConfig, model: DSVLFSModel, root: Path) -> Datas
     limit = config.validation_episodes
     if config.validation_files:
         return ConcatDataset(
-            _some(FixedEpisodes(load_episodes(root / photos, root / file), model.processor), limit)
+            FixedEpisodes(take_evenly(load_episodes(root / photos, root / file), limit), model.processor)
             for photos, file in config.validation_files
         )
     if config.dataset == PACKS:
         return None
     photos = load_named_set(config.dataset, root, split="test", fold=config.fold)
     return PhotoEpisodeDataset(photos, model.processor, length=limit, seed=_VALIDATION_SEED)
-
-
-def _some(episodes: Dataset, limit: int) -> Dataset:
-    """At most so many, evenly taken: files list episodes by class."""
-    return Subset(episodes, np.unique(np.linspace(0, len(episodes) - 1, limit).round().astype(int)).tolist())

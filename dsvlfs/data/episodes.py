@@ -90,6 +90,12 @@ def load_episodes(
     return _EpisodeFile(entries, photos)
 
 
+def take_evenly(episodes: Sequence[Episode], limit: int) -> Sequence[Episode]:
+    """At most so many episodes, evenly from the first to the last: files list them by class."""
+    numbers = np.unique(np.linspace(0, len(episodes) - 1, limit).round().astype(int))
+    return _Chosen(episodes, numbers.tolist())
+
+
 def named_episodes(
     root: Path, entries: list[dict[str, Any]], trained_classes: Collection[str] | None = None
 ) -> Sequence[Episode]:
@@ -136,6 +142,17 @@ class _EpisodeFile(Sequence[Episode]):
             position=position,
             layout=layout,
         )
+
+
+class _Chosen(Sequence[Episode]):
+    def __init__(self, episodes: Sequence[Episode], numbers: list[int]) -> None:
+        self._episodes, self._numbers = episodes, numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, index: int) -> Episode:
+        return self._episodes[self._numbers[index]]
 
 
 class _NamedEpisodes(Sequence[Episode]):
