@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 CHUNK = 2**25
-"""How many numbers a part of a 4D map may hold, of one sample (128 MiB in float32)."""
+"""How many numbers a part of a 4D map may hold, of one sample (128 MiB in float32); a quarter of them where gradients
+are asked for, whose backward pass holds some parts at once."""
 
 
 class Correlation:
@@ -50,7 +51,7 @@ class Correlation:
         self.query = query
         self.background = background
         channels = len(query) * (2 if background else 1)
-        self.is_small = channels * self.query_size.numel() * mask[0].numel() <= CHUNK
+        self.is_small = channels * self.query_size.numel() * mask[0].numel() <= _chunk()
         self.support_rows, self.support_columns = (slice(0, side) for side in self.support_size)
         if not (self.is_small or background or mask.is_meta):
             found = mask.amax(dim=0) > 0
@@ -76,26 +77,27 @@ class Correlation:
             (query[:, :, rows] * scale[:, :, rows]).flatten(2).transpose(1, 2)
             for query, scale in zip(self.query, self.query_scales, strict=True)
         ]
-        cosines = (part @ support * scale for part, support, scale in zip(parts, self.support, self.scales))
         if torch.is_grad_enabled():
-            result = torch.stack(list(cosines), dim=-1)
+            cosines = [part @ support * scale for part, support, scale in zip(parts, self.support, self.scales)]
+            result = torch.stack(cosines, dim=-1)
         else:
-            result = self._reused(parts[0])
-            for number, cosine in enumerate(cosines):
-                result[..., number] = cosine
+            product, result = self._reused(parts[0])
+            for number, (part, support, scale) in enumerate(zip(parts, self.support, self.scales)):
+                torch.mul(torch.matmul(part, support, out=product), scale, out=result[..., number])
         result = result.relu_().unflatten(2, self.mask.shape[1:]).unflatten(1, (-1, self.query_size[1]))
         if self.background:
             mask = self.mask[:, None, None, :, :, None]
             result = torch.cat([result * mask, result * (1 - mask)], dim=-1)
         return result
 
-    def _reused(self, part: Tensor) -> Tensor:
-        """(batch, query positions, support positions, layers) in the same memory for every part: what the system gives
-        anew it clears page by page, which takes as long as a convolution."""
-        shape = (self.batch, part.shape[1], self.mask[0].numel(), len(self.query))
-        if self._memory is None:
-            self._memory = part.new_empty(shape)
-        return self._memory.flatten()[: math.prod(shape)].view(shape)
+    def _reused(self, part: Tensor) -> tuple[Tensor, Tensor]:
+        """Room for one layer's (batch, query positions, support positions) and for all layers' (..., layers), which is
+        the same for every part: what the system gives anew it clears page by page, as slow as a convolution."""
+        shape = (self.batch, part.shape[1], self.mask[0].numel())
+        one, layers = math.prod(shape), len(self.query)
+        if self._memory is None or len(self._memory) < one * (1 + layers):
+            self._memory = part.new_empty(one * (1 + layers))
+        return self._memory[:one].view(shape), self._memory[one : one * (1 + layers)].view(*shape, layers)
 
 
 def _inverse_length(features: Tensor) -> Tensor:
@@ -112,9 +114,13 @@ def reduce_support(correlation: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def divide(length: int, numbers: int) -> list[slice]:
-    """Divides a length, which holds so many numbers in all, into parts of `CHUNK` numbers at most."""
-    step = max(1, length * CHUNK // numbers)
+    """Divides a length, which holds so many numbers in all, into parts of `CHUNK` numbers at most, or of a quarter."""
+    step = max(1, length * _chunk() // numbers)
     return [slice(start, min(start + step, length)) for start in range(0, length, step)]
+
+
+def _chunk() -> int:
+    return CHUNK // 4 if torch.is_grad_enabled() else CHUNK
 
 
 def _window(found: Tensor, stride: int) -> slice:
