@@ -130,7 +130,7 @@ def main() -> None:
         "--radius",
         type=float,
         default=0.3,
-        help="of the round object, as a share of the side: 0.3 is 28 %% of the photo",
+        help="the round object's share of the side; 0.3: 28 %% of the photo",
     )
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
@@ -167,7 +167,7 @@ def main() -> None:
             f"{result['less_cpu']:.1f} x",
             f"{result['memory_share']:.0%}",
             f"{result['gradient_difference'] if backward else result['output_difference']:.1e}",
-            f"missed: {', '.join(missed)}" if missed else "met",
+            f"  missed: {', '.join(missed)}" if missed else "met",
         )
         print("".join(f"{text:>{width}}" for text, width in zip(row, widths)), flush=True)
     if arguments.out:
