@@ -81,6 +81,14 @@ def test_objects_of_a_scene_do_not_overlap(packs):
             assert np.sum([item.mask for item in composer.compose(kind, (seed,)).objects], axis=0).max() == 1
 
 
+def test_what_is_pasted_onto_a_photo_leaves_the_photos_own_objects_named(packs):
+    composer = training_scenes(packs)
+    scenes = [composer.compose("cutouts", (seed,)) for seed in range(8)]
+    of_the_ground = [item for scene in scenes for item in scene.objects if item.photo_id in ("1", "a")]
+    assert {item.names for item in of_the_ground} == {("square",), ("circle",)}
+    assert any(item.mask.any() for item in of_the_ground)
+
+
 def test_an_episode_is_made_by_its_number_alone(cache):
     first, again = _episodes(cache), _episodes(cache)
     list(again[i] for i in range(5))  # what was asked for before does not matter
@@ -121,6 +129,15 @@ def test_a_misnamed_episode_keeps_its_support_and_target(cache):
             continue
         torch.testing.assert_close(a.target, b.target, rtol=0, atol=0)
         assert b.description is None
+
+
+def test_an_absent_class_has_an_empty_target(cache):
+    episodes = _episodes(cache, absent=1.0, visual_only=1.0, semantic_only=0.0)
+    for episode in (episodes[i] for i in range(10)):
+        assert not episode.target.any()
+        assert episode.support_mask.any()
+    shares = [bool(_episodes(cache, absent=0.5)[i].target.any()) for i in range(40)]
+    assert 8 <= sum(shares) <= 32
 
 
 def test_the_learning_rate_rises_and_falls():

@@ -41,6 +41,7 @@ class TrainingConfig:
         visual_only, semantic_only: share of episodes with one prompt; the others have both.
         description_share: share of the questions that come with the class's definition, where there is one.
         misnamed: share of the episodes with both prompts that are given another class's name.
+        absent: share of the packs' episodes that ask for a class which the query does not show.
         validation_every: in steps; 0 leaves it out.
         validation_episodes: of each file, at most, or of a named set's test classes.
         validation_files: pairs of a folder of photos and a file of episodes, under the data root; a named set is
@@ -75,6 +76,7 @@ class TrainingConfig:
     semantic_only: float = 0.25
     description_share: float = 0.4
     misnamed: float = 0.3
+    absent: float = 0.0
     validation_every: int = 0
     validation_episodes: int = 200
     validation_files: list[list[str]] = field(default_factory=list)
@@ -104,7 +106,7 @@ class TrainingConfig:
                 raise InputError(f"The setting {name} is {value!r}; give a number above 0, such as 6.0e-4.")
         if not isinstance(self.betas, (list, tuple)) or [type(beta) for beta in self.betas] != [float, float]:
             raise InputError(f"The setting betas is {self.betas!r}; give two numbers, such as [0.9, 0.95].")
-        for name in ("visual_only", "semantic_only", "description_share", "misnamed"):
+        for name in ("visual_only", "semantic_only", "description_share", "misnamed", "absent"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
                 raise InputError(f"The setting {name} is {value!r}; give a share from 0 to 1.")

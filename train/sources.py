@@ -60,7 +60,7 @@ def open_episodes(config: TrainingConfig, model: DSVLFSModel, root: Path, cache_
     validation = _validation(config, model, root) if config.validation_every else None
     if config.dataset == PACKS:
         cache = build_cache(config, model, root, cache_folder)
-        training = EpisodeDataset(cache, length=length, kind_weights=config.kind_weights, **mix)
+        training = EpisodeDataset(cache, length=length, kind_weights=config.kind_weights, absent=config.absent, **mix)
         alignment = None
         if config.text_only_steps:
             with PartialState().main_process_first():  # the others find the texts read

@@ -74,6 +74,7 @@ class EpisodeDataset(Dataset):
         description_share: share of questions with the class's definition, where there is one.
         misnamed: share of the episodes with both prompts that are given another class's name: a name is often wrong or
             unknown to the language model, and then the support must decide.
+        absent: share of the episodes that ask for a class which the query does not show.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class EpisodeDataset(Dataset):
         semantic_only: float,
         description_share: float,
         misnamed: float,
+        absent: float = 0.0,
     ) -> None:
         self.cache = cache
         self.length = length
@@ -94,6 +96,7 @@ class EpisodeDataset(Dataset):
         self.visual_only, self.semantic_only = visual_only, semantic_only
         self.description_share = description_share
         self.misnamed = misnamed
+        self.absent = absent
         self._queries = {stem: entry for stem, entry in cache.names("queries").items() if entry["objects"]}
         self._queries_of_kind: dict[str, list[str]] = defaultdict(list)
         for stem, entry in self._queries.items():
@@ -111,6 +114,7 @@ class EpisodeDataset(Dataset):
             for name in entry["names"]:
                 self._supports_of_name[name].append(stem)
         self._all_names = sorted(self._supports_of_name)
+        self._all_supports = sorted(self._supports)
 
     def __len__(self) -> int:
         return self.length
@@ -121,7 +125,10 @@ class EpisodeDataset(Dataset):
             kind = self._kinds[rng.choice(len(self._kinds), p=self._kind_probabilities)]
             stem = self._queries_of_kind[kind][rng.integers(len(self._queries_of_kind[kind]))]
             objects = self._queries[stem]["objects"]
-            chosen = objects[rng.integers(len(objects))]
+            if self.absent and rng.random() < self.absent:  # no number is drawn where the setting is off
+                chosen = self._not_shown(rng, objects)
+            else:
+                chosen = objects[rng.integers(len(objects))]
             draw = rng.random()
             use_visual = draw >= self.semantic_only
             use_semantic = not self.semantic_only <= draw < self.semantic_only + self.visual_only
@@ -149,7 +156,7 @@ class EpisodeDataset(Dataset):
         layers = [tensors[f"layer.{i}"].float() for i in range(len(tensors) - 1)]
         return TrainingEpisode(
             features={name: tensor.float() for name, tensor in loaded.items()},
-            target=masks[shown].amax(dim=0).float() / 255,
+            target=(masks[shown].amax(dim=0) if shown else torch.zeros_like(masks[0])).float() / 255,
             support_layers=layers if use_visual else [torch.zeros_like(layer) for layer in layers],
             support_mask=tensors["mask"].float() / 255,
             class_name=asked_name,
@@ -157,6 +164,14 @@ class EpisodeDataset(Dataset):
             use_semantic=use_semantic,
             use_visual=use_visual,
         )
+
+    def _not_shown(self, rng: np.random.Generator, objects: list[dict]) -> dict:
+        """An object of a support, with those of its names that the query does not show; it may have none."""
+        shown = {name for item in objects for name in item["names"]}
+        entry = self._supports[self._all_supports[rng.integers(len(self._all_supports))]]
+        names = [name for name in entry["names"] if name not in shown]
+        # The definition is the first name's.
+        return entry | {"names": names, "definition": entry["definition"] if names[:1] == entry["names"][:1] else ""}
 
     def _class_and_support(
         self, rng: np.random.Generator, target: dict, photos: set[str], needs_support: bool

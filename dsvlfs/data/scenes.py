@@ -131,9 +131,8 @@ class SceneComposer:
         return Scene("photo", image.crop(box), objects)
 
     def _cutouts(self, rng: np.random.Generator) -> Scene:
-        background = self.background(rng).resize((self.side, self.side), Image.Resampling.BICUBIC)
+        background, objects = self._ground(rng)
         cells = rng.permutation(4)[: rng.integers(2, 5)]
-        objects: list[SceneObject] = []
         for cell in cells:
             pool = self.cutouts if rng.random() < 0.4 else self.singles
             entry = pool[int(rng.integers(len(pool)))]
@@ -151,10 +150,26 @@ class SceneComposer:
             objects.append(_object(entry, mask))
         return Scene("cutouts", background, tuple(objects))
 
+    def _ground(self, rng: np.random.Generator) -> tuple[Image.Image, list[SceneObject]]:
+        """Part of a photo to paste onto, on the scene's square, with the objects that it shows: left out, they would
+        teach that what looks like the class is background."""
+        image, photo_id, box = self._part(rng)
+        size = (self.side, self.side)
+        entries = [self.scenes[i] for i in self._rows_of_photo[photo_id]]
+        masks = [entry["mask"].convert("L").crop(box).resize(size, Image.Resampling.NEAREST) for entry in entries]
+        objects = [_object(entry, np.array(mask) > 0) for entry, mask in zip(entries, masks)]
+        return image.resize(size, Image.Resampling.BICUBIC), objects
+
     def background(self, rng: np.random.Generator) -> Image.Image:
-        """Part of a photo, for cut-outs to stand on."""
-        photo = self.scenes[int(rng.integers(len(self.scenes)))]["image"].convert("RGB")
-        return photo.crop(_random_box(rng, photo.size, smallest=0.5))
+        """Part of a photo, for a cut-out to stand on."""
+        return self._part(rng)[0]
+
+    def _part(self, rng: np.random.Generator) -> tuple[Image.Image, str, tuple[int, int, int, int]]:
+        """Part of a photo, the photo's id, and the part's box."""
+        entry = self.scenes[int(rng.integers(len(self.scenes)))]
+        photo = entry["image"].convert("RGB")
+        box = _random_box(rng, photo.size, smallest=0.5)
+        return photo.crop(box), entry["photo_id"], box
 
 
 def _decode(entry: dict) -> tuple[Image.Image, np.ndarray]:
