@@ -163,13 +163,15 @@ class DSVLFSProcessor:
 
     Args:
         config: of the model.
-        tokenizer: of its language model; `<SEM_prompt>` (and, where it lacks it, `<image>`) is added.
+        tokenizer: of its language model; `<SEM_prompt>`, the config's markers and, where it lacks it, `<image>` are
+            added.
     """
 
     def __init__(self, config: DSVLFSConfig, tokenizer: PreTrainedTokenizerBase) -> None:
         self.config = config
         self.tokenizer = tokenizer
-        tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TOKEN, SEMANTIC_TOKEN]})
+        added = [IMAGE_TOKEN, SEMANTIC_TOKEN, *(config.photo_markers or [])]
+        tokenizer.add_special_tokens({"additional_special_tokens": added})
         self.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
         self.semantic_token_id = tokenizer.convert_tokens_to_ids(SEMANTIC_TOKEN)
 
