@@ -245,15 +245,16 @@ class DSVLFSProcessor:
         semantic = torch.tensor([len(question) + position for question in questions])
         return Question(ids, attention, labels, semantic)
 
-    def prediction(self, logits: Tensor, view: View) -> Prediction:
-        """Logits (maps, h, w) on the square view, brought back to the photo."""
-        side = view.image_pixels.shape[-1]
-        width, height = view.valid
+    def prediction(self, logits: Tensor, valid: tuple[int, int], size: tuple[int, int]) -> Prediction:
+        """Logits (maps, h, w) on the square query view, brought back to the photo; `valid` and `size` are its
+        view's."""
+        side = self.config.image_size
+        width, height = valid
         if (width, height) != (side, side):
             logits = F.interpolate(logits[:, None], (side, side), mode="bilinear", align_corners=False)[:, 0]
             logits = logits[:, :height, :width]
         logits = logits.detach().float().cpu() + self.config.logit_offset
-        return Prediction(logits, view.size, self.config.vote_threshold)
+        return Prediction(logits, size, self.config.vote_threshold)
 
     def _plain_text(self, text: str, kind: str, limit: int) -> str:
         """A user's text on one line, once it is known to be safe in a prompt."""
