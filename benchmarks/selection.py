@@ -1,5 +1,5 @@
-"""How good is the mask that a box, or a point, gives? The box is the object's bounding box, the point the object's pixel
-nearest to its centre of mass; the mean IoU with the object's mask, beside that of the box itself."""
+"""How good is the mask that a box, or a point, gives? The box is the object's bounding box, the point is the object's
+pixel nearest to its centre of mass; the mean IoU with the object's mask, beside that of the box itself."""
 
 import argparse
 import json

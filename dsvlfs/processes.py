@@ -21,7 +21,7 @@ Made = TypeVar("Made")
 PATIENCE = timedelta(days=1)
 
 
-class SharedFailure(InputError):
+class SharedError(InputError):
     """What went wrong in one process, as all of them raise it."""
 
 
@@ -35,12 +35,12 @@ def failing_together() -> Iterator[None]:
     """A step that every process takes: each waits at its end for the last one.
 
     Raises:
-        SharedFailure: in every process, where one had an InputError or OSError.
+        SharedError: in every process, where one had an InputError or OSError.
     """
     failure = None
     try:
         yield
-    except SharedFailure:
+    except SharedError:
         raise
     except (InputError, OSError) as error:
         failure = str(error)
@@ -52,13 +52,13 @@ def all_processes() -> Iterator[None]:
     """A command from its first step to its last: joins the processes, and leaves when all are done or one failed.
 
     Raises:
-        SharedFailure: as `failing_together`.
+        SharedError: as `failing_together`.
     """
     state = join_processes()
     try:
         with failing_together():
             yield
-    except SharedFailure:
+    except SharedError:
         state.destroy_process_group()
         raise
     state.destroy_process_group()  # gloo may abort a process that did not leave before its partner did
@@ -68,7 +68,7 @@ def gather(made: list[Made]) -> list[Made]:
     """What all processes made, in their order.
 
     Raises:
-        SharedFailure: a process came with a failure instead.
+        SharedError: a process came with a failure instead.
     """
     return _exchange(made, None)
 
@@ -77,5 +77,5 @@ def _exchange(made: list[Made], failure: str | None) -> list[Made]:
     shares = gather_object([(made, failure)])
     for _, failure in shares:
         if failure is not None:
-            raise SharedFailure(failure)
+            raise SharedError(failure)
     return [entry for share, _ in shares for entry in share]

@@ -14,7 +14,7 @@ from accelerate import PartialState
 from drawn_sets import draw_folder
 
 from dsvlfs.errors import InputError
-from dsvlfs.processes import PATIENCE, SharedFailure, all_processes, failing_together, gather, join_processes
+from dsvlfs.processes import PATIENCE, SharedError, all_processes, failing_together, gather, join_processes
 
 ROOT = Path(__file__).parent.parent
 
@@ -121,7 +121,7 @@ def test_a_failed_share_of_labels_fails_in_both(folder, tmp_path):
 def test_one_process_alone_needs_no_others():
     with all_processes():
         assert gather([1, 2]) == [1, 2]
-    with pytest.raises(SharedFailure, match="wrong"), all_processes(), failing_together():
+    with pytest.raises(SharedError, match="wrong"), all_processes(), failing_together():
         raise InputError("wrong")
 
 

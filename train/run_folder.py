@@ -1,7 +1,8 @@
 """A run's folder: its settings, its state, its logs, its checkpoints.
 
-`training.json` holds the settings and the start; `last` is the latest state, `best` and `final` are checkpoints; `losses.jsonl` and
-`validation.jsonl` get a line each time; `curves` holds TensorBoard's, and `pictures` shows validation episodes.
+`training.json` holds the settings and the start; `last` is the latest state, `best` and `final` are checkpoints;
+`losses.jsonl` and `validation.jsonl` get a line each time; `curves` holds TensorBoard's, and `pictures` shows
+validation episodes.
 """
 
 import json
@@ -78,8 +79,8 @@ class RunFolder:
             start_from = self.start_from() if start_from is None else start_from.resolve()
             if start_from != self.start_from():
                 raise InputError(
-                    f"The run in {self.folder} started from {self.start_from() or 'the bases alone'}; resume it without "
-                    "--start-from."
+                    f"The run in {self.folder} started from {self.start_from() or 'the bases alone'}; resume it "
+                    "without --start-from."
                 )
             own.pop(_START, None)
             if not from_settings(own, self._settings).may_go_on_as(config):
