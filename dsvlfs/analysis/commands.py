@@ -15,10 +15,24 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ..modeling import DSVLFSModel
 
-ANALYSES: dict[str, str] = {}
+ANALYSES: dict[str, str] = {
+    "ablation": "what each part of the model contributes to the mask",
+}
 """Name of each analysis, which is that of its module, and what it answers."""
 
-_MORE_ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {}
+
+def _of_ablation(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--descriptions",
+        type=Path,
+        metavar="FILE.json",
+        help="{class name: text} (default: the classes' definitions, where the photos' metadata has them)",
+    )
+
+
+_MORE_ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
+    "ablation": _of_ablation,
+}
 
 
 def add_analyses(
