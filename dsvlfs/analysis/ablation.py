@@ -249,8 +249,9 @@ def report(result: Ablation, episodes: int) -> Report:
     return Report(
         title="Ablation",
         how=f"{episodes} episodes. Each row is the same checkpoint with one thing changed when it is used; none was "
-        "trained again without its part. Rows of `prompts` differ from `both`, the others from their own prompts in "
-        "the model as it is; the intervals are bootstrap over the episodes, those of the differences over pairs.",
+        "trained again without its part. `semantic` is shown no support. Rows of `prompts` differ from `both`, the "
+        "others from their own prompts in the model as it is; the intervals are bootstrap over the episodes, those of "
+        "the differences over pairs.",
         tables=[Table("mIoU in percent", columns, rows)],
         findings=[*findings, *result.notes],
         pictures={"ablation": _bars(result.metrics)},

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 ANALYSES: dict[str, str] = {
     "ablation": "what each part of the model contributes to the mask",
+    "matching": "whether the correlation is healthy, and whose pixels the mask covers besides the class's",
 }
 """Name of each analysis, which is that of its module, and what it answers."""
 
