@@ -9,7 +9,7 @@ import torch
 from drawn_packs import draw_photo_folder
 
 from dsvlfs import InputError
-from dsvlfs.analysis.ablation import WHOLE, Row, ablate, read_descriptions, report, silenced
+from dsvlfs.analysis.ablation import WHOLE, Row, ablate, read_descriptions, report, silenced, without_lora
 from dsvlfs.cli import main
 from dsvlfs.data.episodes import load_episodes
 from dsvlfs.evaluation import evaluate
@@ -95,6 +95,20 @@ def test_a_silenced_layer_is_a_layer_of_noughts(priors):
             foreground = prompt(support)
         assert (foreground - whole).abs().max() > 1e-3
         torch.testing.assert_close(prompt(support), whole, rtol=0, atol=0)
+
+
+def test_without_lora_a_prompt_is_that_of_adapters_that_learned_nothing(model):
+    encoder = model.semantic_encoder
+    tokens, question = encoder.silent_tokens(1), model.processor.question([("circle", None)])
+    encoder.llava.model.multi_modal_projector.linear_2.weight.data.zero_()  # prompts are kept from now on
+    adapted = encoder.prompt(tokens, question)
+    with without_lora(encoder):
+        assert not encoder.is_adapted
+        plain = encoder.prompt(tokens, question)
+    assert (plain - adapted).abs().max() > 1e-3
+    torch.testing.assert_close(encoder.prompt(tokens, question), adapted, rtol=0, atol=0)
+    with encoder.vlm.disable_adapter():  # no embedding has been trained yet
+        torch.testing.assert_close(encoder(tokens, question)[0], plain)
 
 
 def test_the_command_writes_a_report(model, episodes, tmp_path, monkeypatch, capsys):

@@ -10,10 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from peft.helpers import rescale_adapter_scale
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
@@ -25,6 +24,8 @@ from ..evaluation import SupportCache
 from ..matching import DenseMatcher
 from ..metrics import EpisodeCounts, SegmentationMetrics, count_episode
 from ..modeling import DSVLFSModel, Mode, Support
+from ..processing import Prediction
+from ..semantic_encoder import SemanticEncoder
 from .plots import as_picture, new_figure
 from .report import Report, Table
 
@@ -102,24 +103,11 @@ def ablate(model: DSVLFSModel, episodes: Sequence[Episode], descriptions: Mappin
     counts: dict[Row, list[EpisodeCounts]] = defaultdict(list)
     described = 0
     for episode in tqdm(episodes, unit="episode"):
-        query, support = _Query(model, episode), encode_support(episode)
-        by_name, matched = query.semantic(None), query.visual(support)
-        found = [(row, by_name, matched) for row in WHOLE.values()]
         description = descriptions.get(episode.class_name) or episode.description
         described += description is not None
-        prompts = query.semantic(description) if description else by_name
-        found += [(Row("description", "with", mode), prompts, matched) for mode in ("both", "semantic")]
-        if encoder.is_adapted:
-            # Not `disable_adapter`, which would take `<SEM_prompt>` its trained embedding as well.
-            with rescale_adapter_scale(encoder.vlm, 0):
-                prompts = query.semantic(None)
-            found += [(Row("LoRA", "without", mode), prompts, matched) for mode in ("both", "semantic")]
-        for (part, setting), silent in channels.items():
-            with silenced(model.matcher, silent):
-                visual = query.visual(support)
-            found += [(Row(part, setting, mode), by_name, visual) for mode in ("both", "visual")]
-        for row, prompts, visual in found:
-            counts[row].append(query.count(prompts, visual, row.mode))
+        for row, prediction in _predict_rows(model, episode, encode_support(episode), description, channels):
+            mask = prediction.segmentation().mask
+            counts[row].append(count_episode(episode.class_name, mask, episode.query_mask, episode.query_ignore))
     if not described:
         notes.append("No class has a description; give them with --descriptions FILE.json.")
         counts = {row: own for row, own in counts.items() if row.part != "description"}
@@ -128,35 +116,32 @@ def ablate(model: DSVLFSModel, episodes: Sequence[Episode], descriptions: Mappin
     return Ablation({row: SegmentationMetrics(own) for row, own in counts.items()}, notes, described)
 
 
-class _Query:
-    """One episode's query, through the frozen encoders."""
+def _predict_rows(
+    model: DSVLFSModel,
+    episode: Episode,
+    support: Support,
+    description: str | None,
+    channels: Mapping[tuple[str, str], list[int]],
+) -> Iterator[tuple[Row, Prediction]]:
+    query = model.encode_query(episode.query)
 
-    def __init__(self, model: DSVLFSModel, episode: Episode) -> None:
-        self.model, self.episode = model, episode
-        self.view = model.processor.query_view(episode.query)
-        self.features = model.frozen_features(self.view)
-        self.embedding = model.image_embedding(self.features)
+    def predict(modes: Sequence[Mode], description: str | None = None) -> dict[Mode, Prediction]:
+        return model.predict(query, episode.class_name, support=support, description=description, modes=modes)
 
-    def semantic(self, description: str | None) -> tuple[Tensor, Tensor | None]:
-        """The semantic prompt, and what it adds to the dense prompt."""
-        model = self.model
-        question = model.processor.question([(self.episode.class_name, description)]).to(model.device)
-        prompt, _ = model.semantic_encoder(self.features["tokens"], question)
-        if model.grounding is None:
-            return prompt, None
-        return prompt, model.ground(self.features, prompt, self.embedding.shape[-1])
-
-    def visual(self, support: Support) -> Tensor:
-        """The visual prompts, one a shot."""
-        return self.model.visual_prompt(self.features, support.layers, support.masks, self.embedding.shape[-1])
-
-    def count(self, by_name: tuple[Tensor, Tensor | None], visual: Tensor, mode: Mode) -> EpisodeCounts:
-        """Decodes, and compares the mask with the target."""
-        prompts = (None, None) if mode == "visual" else by_name
-        logits = self.model._decode(self.embedding, *prompts, None if mode == "semantic" else visual)
-        mask = self.model.processor.prediction(logits, self.view).segmentation().mask
-        episode = self.episode
-        return count_episode(episode.class_name, mask, episode.query_mask, episode.query_ignore, episode.query_base)
+    for mode, prediction in predict(list(WHOLE)).items():
+        yield WHOLE[mode], prediction
+    for mode, prediction in predict(["both", "semantic"], description).items():
+        yield Row("description", "with", mode), prediction
+    if model.semantic_encoder.is_adapted:
+        with without_lora(model.semantic_encoder):
+            found = predict(["both", "semantic"])
+        for mode, prediction in found.items():
+            yield Row("LoRA", "without", mode), prediction
+    for (part, setting), silent in channels.items():
+        with silenced(model.matcher, silent):
+            found = predict(["both", "visual"])
+        for mode, prediction in found.items():
+            yield Row(part, setting, mode), prediction
 
 
 def left_out_channels(model: DSVLFSModel) -> tuple[dict[tuple[str, str], list[int]], list[str]]:
@@ -203,21 +188,40 @@ def silenced(matcher: DenseMatcher, channels: Sequence[int]) -> Iterator[None]:
     """
     conv = matcher.blocks[0].conv
     inputs = conv.query_conv.in_channels
-    columns = list(channels)
-    read = [(conv.query_conv.weight, columns), (conv.support_conv.weight, columns)]
+    left_out = (slice(None), list(channels))
+    read = [(conv.query_conv.weight, left_out), (conv.support_conv.weight, left_out)]
     if matcher.priors:  # the last columns: each channel's mean, then each one's maximum
         weight = matcher.to_prompt[0].weight
         start = weight.shape[1] - 2 * inputs
-        read.append((weight, [start + offset + index for offset in (0, inputs) for index in columns]))
-    kept = [weight.detach().clone() for weight, _ in read]
+        read.append((weight, (slice(None), [start + offset + index for offset in (0, inputs) for index in channels])))
+    with _nought(read):
+        yield
+
+
+@contextmanager
+def without_lora(encoder: SemanticEncoder) -> Iterator[None]:
+    """Leaves the adapters out, by the factors that began as nought. peft's `disable_adapter` would take `<SEM_prompt>`
+    its trained embedding as well."""
+    with _nought([(tensor, ...) for name, tensor in encoder.vlm.named_parameters() if "lora_B" in name]):
+        yield
+
+
+@contextmanager
+def _nought(parts: Sequence[tuple[Tensor, Any]]) -> Iterator[None]:
+    """Makes these parts of weights nought meanwhile.
+
+    Args:
+        parts: weights, and of each the index that is set.
+    """
+    kept = [weight.detach().clone() for weight, _ in parts]
     try:
         with torch.no_grad():
-            for weight, left_out in read:
-                weight[:, left_out] = 0
+            for weight, index in parts:
+                weight[index] = 0
         yield
     finally:
         with torch.no_grad():
-            for (weight, _), before in zip(read, kept):
+            for (weight, _), before in zip(parts, kept):
                 weight.copy_(before)
 
 
