@@ -88,10 +88,11 @@ def test_one_query_serves_all_supports_and_a_faint_mask_is_used():
 def test_a_watched_matcher_tells_what_it_was_given():
     matcher = DenseMatcher(layers=1, channels=(4,), prompt_dim=4)
     query, support, mask = [torch.randn(1, 3, 4, 4)], [torch.randn(1, 3, 2, 2)], torch.ones(1, 2, 2)
-    with watched(matcher) as calls:
+    with watched(matcher) as last:
+        matcher([query[0] + 1], support, mask, 4)
         matcher(query, support, mask, 4)
-    matcher(query, support, mask, 4)
-    (call,) = calls
+    matcher([query[0] + 1], support, mask, 4)
+    (call,) = last
     assert call.query is query
     assert call.mask is mask
 

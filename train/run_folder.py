@@ -1,7 +1,8 @@
 """A run's folder: its settings, its state, its logs, its checkpoints.
 
-`training.json` holds the settings; `last` is the latest state, `best` and `final` are checkpoints; `losses.jsonl` and
-`validation.jsonl` get a line each time; `curves` holds TensorBoard's, and `pictures` shows validation episodes.
+`training.json` holds the settings; `last` is the latest state, `best` and `final` are checkpoints; `losses.jsonl`,
+`correlation.jsonl` and `validation.jsonl` get a line each time; `curves` holds TensorBoard's, and `pictures` shows
+validation episodes.
 """
 
 import json
@@ -71,7 +72,7 @@ class RunFolder:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(settings, asdict(config))
         step = self.progress().step
-        for log in ("losses.jsonl", "validation.jsonl"):
+        for log in ("losses.jsonl", "correlation.jsonl", "validation.jsonl"):
             self._cut(self.folder / log, step)
 
     def progress(self) -> Progress:

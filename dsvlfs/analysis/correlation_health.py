@@ -50,11 +50,15 @@ class Matched(NamedTuple):
 
 @contextmanager
 def watched(matcher: nn.Module) -> Iterator[list[Matched]]:
-    """Keeps what the matcher is given meanwhile, a call an entry."""
-    calls: list[Matched] = []
-    handle = matcher.register_forward_pre_hook(lambda _, inputs: calls.append(Matched(*inputs[:3])))
+    """Keeps what the matcher is given last meanwhile, as the only entry; earlier calls' features may be large."""
+    last: list[Matched] = []
+
+    def keep(_: nn.Module, inputs: tuple) -> None:
+        last[:] = [Matched(*inputs[:3])]
+
+    handle = matcher.register_forward_pre_hook(keep)
     try:
-        yield calls
+        yield last
     finally:
         handle.remove()
 

@@ -56,10 +56,10 @@ def measure(model: DSVLFSModel, episodes: Sequence[Episode]) -> Matching:
     health, counts = [], {mode: [] for mode in MODES}
     for episode in tqdm(episodes, unit="episode"):
         support = encode_support(episode)
-        with watched(model.matcher) as calls:
+        with watched(model.matcher) as last:
             predictions = model.predict(episode.query, episode.class_name, support=support)
         target = on_decoder_grid(episode.query_mask, model.processor.query_view(episode.query), side) / 255
-        measured = torch.cat([correlation_health(*call, target[None].to(call.mask.device)) for call in calls])
+        measured = correlation_health(*last[0], target[None].to(model.device))
         health.append(measured.nanmean(dim=0).cpu().numpy())
         for mode, prediction in predictions.items():
             mask = prediction.segmentation().mask
