@@ -1,7 +1,6 @@
 """Whether the semantic prompts and the looks of different classes stay apart, and whether names find their photos.
 
-The paper shows its prompts of novel classes apart from each other (arXiv 2503.04006, section 4.4, by t-SNE). Where a
-checkpoint's prompt does not depend on the photo, all that varies inside a class is how it is worded.
+Where a checkpoint's prompt does not depend on the photo, all that varies inside a class is how it is worded.
 """
 
 import argparse

@@ -1,5 +1,5 @@
-"""Whether the correlation is healthy, and whose pixels the mask covers besides the class's (arXiv 2503.04006, section
-3.3, asks the first of dense matching; the second is what a bias towards trained or salient objects looks like)."""
+"""Whether the correlation (arXiv 2503.04006, section 3.3) is healthy, and whose pixels the mask covers besides the
+class's."""
 
 import argparse
 from collections.abc import Sequence
