@@ -1,6 +1,7 @@
 """The embeddings of names and photos, on the micro model, drawn photos and vectors known by hand."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -46,11 +47,12 @@ def test_separability_and_mixing_of_vectors_known_by_hand():
     assert separability(apart)["nearest"] == 100
     assert separability(apart)["silhouette"] > 0.9
     assert mixed(apart) == {}
-    # A point of a beside b's: it and the first of b are nearest to the other class.
-    among = _points([0, 2, 89, 90, 93, 96], "aaabbb", "123456", ["look"] * 6)
-    assert separability(among)["nearest"] == pytest.approx(100 * 4 / 6)
+    # Two of a's four stand beside b's, where all three of b have an a nearest.
+    among = _points([0, 1, 89, 94, 90, 93, 120], "aaaabbb", "1234567", ["look"] * 7)
+    assert separability(among)["nearest"] == pytest.approx(100 * 2 / 7)
     assert separability(among)["silhouette"] < 0.6
-    assert mixed(among) == {("a", "b"): (1, 3), ("b", "a"): (1, 3)}
+    assert mixed(among) == {("a", "b"): (2, 4), ("b", "a"): (3, 3)}
+    assert mixed(_points([0, 1, 89, 90, 92], "aaabb", "12345", ["look"] * 5)) == {}  # a single point is chance
 
 
 def test_a_photo_is_no_neighbour_of_itself():
@@ -128,3 +130,16 @@ def test_photos_of_other_classes_are_of_no_use(micro_model, folder, tmp_path, mo
     command = ["analyze", "embeddings", "--root", folder, "--episodes", one, "--out", tmp_path / "report"]
     assert main([str(part) for part in command]) != 0
     assert "fewer than two" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("package", ["matplotlib", "sklearn"])
+def test_a_missing_package_is_named(package, micro_model, folder, tmp_path, monkeypatch, capsys):
+    for name in list(sys.modules):
+        if name in ("dsvlfs.analysis.embeddings", "dsvlfs.analysis.plots") or name.startswith(f"{package}."):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    command = ["analyze", "embeddings", "--root", folder, "--episodes", folder / "episodes.jsonl"]
+    assert main([str(part) for part in [*command, "--out", tmp_path / "report"]]) != 0
+    said = capsys.readouterr().err
+    assert "dsvlfs[analyze]" in said
+    assert len(said.splitlines()) == 1

@@ -20,10 +20,11 @@ from ..data.photos import read_json_lines
 from ..errors import InputError
 from ..modeling import DSVLFSModel
 from ..processing import load_mask, load_photo
-from .plots import as_picture, colours, new_figure
+from .plots import as_picture, colours, new_figure  # says where matplotlib is missing
 from .report import Report, Table
 
 try:
+    from matplotlib.patches import Patch
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
     from sklearn.metrics import silhouette_score
@@ -31,7 +32,8 @@ except ImportError as error:
     raise InputError("This analysis needs scikit-learn; install it with: pip install 'dsvlfs[analyze]'") from error
 
 MIXED = 0.25
-"""A class mixes with another where at least this share of its points have their nearest neighbour in it."""
+"""A class mixes with another where at least this share of its points, and two of them, have their nearest neighbour in
+it."""
 
 
 @dataclass(frozen=True)
@@ -224,7 +226,7 @@ def mixed(points: Points) -> dict[tuple[str, str], tuple[int, int]]:
     pairs = neighbours(points)
     sizes = Counter(own for own, _ in pairs)
     found = Counter((own, near) for own, near in pairs if own != near)
-    return {pair: (n, sizes[pair[0]]) for pair, n in found.most_common() if n >= MIXED * sizes[pair[0]]}
+    return {pair: (n, sizes[pair[0]]) for pair, n in found.most_common() if n >= max(2, MIXED * sizes[pair[0]])}
 
 
 def spread(prompts: Points) -> list[list[str | float]]:
@@ -285,7 +287,7 @@ def report(prompts: Points, looks: Points | None, *, reads_photo: bool) -> Repor
         title="Embeddings",
         how=f"{len(names)} classes. A look is an object's mask-pooled features in the space that it shares with the "
         "prompts. Neighbours are by cosine, and never of the same photo. A class mixes with another where at least "
-        f"{MIXED:.0%} of its points have their nearest neighbour there.",
+        f"{MIXED:.0%} of its points, and two, have their nearest neighbour there.",
         tables=tables,
         findings=findings,
         pictures=pictures,
@@ -299,7 +301,8 @@ def report(prompts: Points, looks: Points | None, *, reads_photo: bool) -> Repor
 
 
 def _scatter(points: Points, names: Sequence[str]) -> Image.Image:
-    """PCA and t-SNE side by side; a class is a colour, with its name at its median."""
+    """PCA and t-SNE side by side; a class is a colour, with its name at its median and,
+    since names there may hide each other, in the legend."""
     count = len(points.vectors)
     tsne = TSNE(metric="cosine", init="pca", perplexity=min(30, (count - 1) / 3), random_state=0)
     figure = new_figure(14, 7)
@@ -318,5 +321,7 @@ def _scatter(points: Points, names: Sequence[str]) -> Image.Image:
         axes.set_title(title)
         axes.set_xticks([])
         axes.set_yticks([])
+    handles = [Patch(color=colour[name], label=name) for name in names]
+    figure.legend(handles=handles, loc="outside right upper", fontsize=8, frameon=False)
     figure.supxlabel("triangle: semantic prompt; dot: look of an object; the name stands at its class's median", size=9)
     return as_picture(figure)
