@@ -216,8 +216,23 @@ def test_a_run_is_neither_overwritten_nor_resumed_as_another(tmp_path):
     with pytest.raises(InputError, match="other settings"):
         run.open(TrainingConfig(steps=8), resume=True)
     run.open(TrainingConfig(steps=7, workers=3), resume=True)
+    with pytest.raises(InputError, match="started from the bases alone"):
+        run.open(TrainingConfig(steps=7), start_from=tmp_path, resume=True)
     with pytest.raises(InputError, match="no run"):
         RunFolder(tmp_path / "none").open(TrainingConfig(), resume=True)
+    (tmp_path / "lost" / "best").mkdir(parents=True)
+    with pytest.raises(InputError, match="whose state is gone"):
+        RunFolder(tmp_path / "lost").open(TrainingConfig(), resume=False)
+
+
+def test_a_resumed_run_knows_what_it_started_from(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    run.open(TrainingConfig(), start_from=tmp_path / "a", resume=False)
+    for start_from in (None, tmp_path / "a"):
+        run.open(TrainingConfig(), start_from=start_from, resume=True)
+        assert run.start_from() == (tmp_path / "a").resolve()
+    with pytest.raises(InputError, match="without --start-from"):
+        run.open(TrainingConfig(), start_from=tmp_path / "b", resume=True)
 
 
 def test_a_resumed_log_ends_where_the_state_does(tmp_path):
@@ -275,6 +290,7 @@ def test_a_run_can_start_from_a_checkpoint(cache, packs, tmp_path):
     # A first step at so low a rate that it changes nothing.
     (tmp_path / "settings.yaml").write_text(WHOLE + "learning_rate: 1.0e-12")
     _train(cache, packs, tmp_path / "run", "--start-from", tmp_path / "start", config=tmp_path / "settings.yaml")
+    assert RunFolder(tmp_path / "run").start_from() == (tmp_path / "start").resolve()
     begun, started = (load_file(tmp_path / path / "model.safetensors") for path in ("start", "run/last"))
     torch.testing.assert_close(started, begun, rtol=0, atol=1e-6)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.utils import DistributedType, set_seed
 from config import TrainingConfig, load_config
 from episode_losses import EpisodeLosses, build_model
@@ -36,6 +36,7 @@ from dsvlfs.data.photo_episodes import PhotoBatch
 from dsvlfs.data.sampling import TrainingBatch
 from dsvlfs.errors import InputError
 from dsvlfs.matching import DenseMatcher
+from dsvlfs.processes import PATIENCE
 
 FIGURES = ("loss", "text_loss", "bce_loss", "dice_loss", "iou_both", "iou_semantic", "iou_visual")
 
@@ -142,7 +143,8 @@ def start(config: TrainingConfig, out: Path) -> tuple[Accelerator, StepPlan]:
         project_dir=out,
         # Where a prompt can be missing, so can the gradients of its part, in one process and not in another.
         kwargs_handlers=[
-            DistributedDataParallelKwargs(find_unused_parameters=not config.always_whole, gradient_as_bucket_view=True)
+            DistributedDataParallelKwargs(find_unused_parameters=not config.always_whole, gradient_as_bucket_view=True),
+            InitProcessGroupKwargs(timeout=PATIENCE),
         ],
     )
     divided = accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
@@ -168,7 +170,7 @@ def train(config: TrainingConfig, arguments: argparse.Namespace) -> None:
     is_main = accelerator.is_main_process
     run = RunFolder(arguments.out)
     if is_main:
-        run.open(config, resume=arguments.resume)
+        run.open(config, start_from=arguments.start_from, resume=arguments.resume)
     accelerator.wait_for_everyone()
     progress = run.progress()
     accelerator.init_trackers("curves", init_kwargs={"tensorboard": {"purge_step": progress.step + 1}})
@@ -176,11 +178,11 @@ def train(config: TrainingConfig, arguments: argparse.Namespace) -> None:
     model = build_model(config, accelerator)
     if progress.step:
         model.load_trained(run.last / "model.safetensors")
-    elif arguments.start_from:
-        model.load_trained(arguments.start_from / "model.safetensors")
+    elif start_from := run.start_from():
+        model.load_trained(start_from / "model.safetensors")
         if config.text_only_steps and model.semantic_encoder.is_adapted:
             raise InputError(
-                f"The language model of {arguments.start_from} is adapted to photos, and text_only_steps suppose one "
+                f"The language model of {start_from} is adapted to photos, and text_only_steps suppose one "
                 "that is not; set them to 0."
             )
     cache_folder = arguments.cache or arguments.out / "cache"
