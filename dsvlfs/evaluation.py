@@ -20,6 +20,26 @@ from .processing import Segmentation
 _SUPPORTS_KEPT = 32
 
 
+class SupportCache:
+    """The latest supports that were encoded.
+
+    Args:
+        encode: photos with their masks to a support.
+    """
+
+    def __init__(self, encode: Callable[[Sequence[Example]], Any]) -> None:
+        self._encode = encode
+        self._supports: dict[tuple[str, ...], Any] = {}
+
+    def __call__(self, episode: Episode) -> Any:
+        """The episode's support, encoded once for the episodes that share it."""
+        if episode.support_ids not in self._supports:
+            if len(self._supports) == _SUPPORTS_KEPT:
+                del self._supports[next(iter(self._supports))]
+            self._supports[episode.support_ids] = self._encode(episode.support)
+        return self._supports[episode.support_ids]
+
+
 class Segmenter(Protocol):
     """What is measured: `DSVLFSModel`, `PrototypeSegmenter`."""
 
@@ -126,18 +146,12 @@ def _run(
     """Outcomes of these episodes, in order."""
     # A generator of its own: the loader draws a number when it starts, which would shift a training run's.
     loader = DataLoader(_Loading(episodes, indices), batch_size=None, num_workers=workers, generator=torch.Generator())
-    supports: dict[tuple[str, ...], Any] = {}
+    encode_support = SupportCache(segmenter.encode_support)
     outcomes = []
     for episode in tqdm(loader, unit="episode", disable=not show_progress):
         if isinstance(episode, InputError):
             raise episode
-        support = None
-        if mode != "semantic":
-            if episode.support_ids not in supports:
-                if len(supports) == _SUPPORTS_KEPT:
-                    del supports[next(iter(supports))]
-                supports[episode.support_ids] = segmenter.encode_support(episode.support)
-            support = supports[episode.support_ids]
+        support = None if mode == "semantic" else encode_support(episode)
         start = time.perf_counter()
         prediction = segmenter.segment(episode.query, episode.class_name, support=support, mode=mode).mask
         seconds = time.perf_counter() - start

@@ -257,6 +257,27 @@ def test_a_start_that_failed_can_be_made_again(cache, packs, tmp_path):
         _train(cache, packs, tmp_path / "run")
 
 
+def test_a_run_logs_the_health_of_its_correlation(cache, packs, tmp_path):
+    (tmp_path / "settings.yaml").write_text(WHOLE)
+    _train(cache, packs, tmp_path / "run", config=tmp_path / "settings.yaml")
+    losses, health = (
+        [json.loads(line) for line in (tmp_path / "run" / f"{name}.jsonl").read_text().splitlines()]
+        for name in ("losses", "correlation")
+    )
+    assert [line["step"] for line in health] == [line["step"] for line in losses] != []
+    for line in health:
+        assert {"image.2/spread", "image.2/zeros", "vision.5/silent"} <= line.keys()
+        assert 0 <= line["image.2/zeros"] <= 1
+        assert 0 < line["image.2/mean"] <= 1
+
+
+def test_a_collapsed_correlation_is_said(cache, packs, tmp_path, monkeypatch, capsys):
+    (tmp_path / "settings.yaml").write_text(WHOLE)
+    monkeypatch.setattr("dsvlfs.analysis.correlation_health.SMALLEST_SPREAD", float("inf"))
+    _train(cache, packs, tmp_path / "run", config=tmp_path / "settings.yaml")
+    assert "has collapsed in image.2, vision.5." in capsys.readouterr().err
+
+
 def test_a_run_can_start_from_a_checkpoint(cache, packs, tmp_path):
     start = build_micro_model()
     with torch.no_grad():

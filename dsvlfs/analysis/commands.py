@@ -15,10 +15,37 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ..modeling import DSVLFSModel
 
-ANALYSES: dict[str, str] = {}
+ANALYSES: dict[str, str] = {
+    "ablation": "what each part of the model contributes to the mask",
+    "embeddings": "whether the semantic prompts and the looks of different classes stay apart",
+    "matching": "whether the correlation is healthy, and whose pixels the mask covers besides the class's",
+}
 """Name of each analysis, which is that of its module, and what it answers."""
 
-_MORE_ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {}
+
+def _of_ablation(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--descriptions",
+        type=Path,
+        metavar="FILE.json",
+        help="{class name: text} (default: the classes' definitions, where the photos' metadata has them)",
+    )
+
+
+def _of_embeddings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--photos",
+        type=Path,
+        metavar="DIR",
+        help="folder with a metadata.jsonl, whose photos of the episodes' classes are taken (default: the episodes' "
+        "supports)",
+    )
+
+
+_MORE_ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
+    "ablation": _of_ablation,
+    "embeddings": _of_embeddings,
+}
 
 
 def add_analyses(
