@@ -1,8 +1,8 @@
 """A run's folder: its settings, its state, its logs, its checkpoints.
 
 `training.json` holds the settings and the start; `last` is the latest state, `best` and `final` are checkpoints;
-`losses.jsonl` and `validation.jsonl` get a line each time; `curves` holds TensorBoard's, and `pictures` shows
-validation episodes.
+`losses.jsonl`, `correlation.jsonl` and `validation.jsonl` get a line each time; `curves` holds TensorBoard's, and
+`pictures` shows validation episodes.
 """
 
 import json
@@ -88,7 +88,7 @@ class RunFolder:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self._settings, asdict(config) | {_START: start_from and str(start_from.resolve())})
         step = self.progress().step
-        for log in ("losses.jsonl", "validation.jsonl"):
+        for log in ("losses.jsonl", "correlation.jsonl", "validation.jsonl"):
             self._cut(self.folder / log, step)
 
     def start_from(self) -> Path | None:
