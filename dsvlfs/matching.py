@@ -149,7 +149,9 @@ class DenseMatcher(nn.Module):
             nn.ReLU(),
         )
 
-    def forward(self, query: Sequence[Tensor], support: Sequence[Tensor], mask: Tensor, size: int) -> Tensor:
+    def forward(
+        self, query: Sequence[Tensor], support: Sequence[Tensor], mask: Tensor, size: int, *, joint: bool = False
+    ) -> Tensor:
         """Matches.
 
         Args:
@@ -158,9 +160,11 @@ class DenseMatcher(nn.Module):
             support: likewise, with the same channels, and one size for all layers.
             mask: (batch, support height, support width), the support's foreground in [0, 1].
             size: side of the visual prompt, in positions; query layers of other sizes are resampled to it.
+            joint: the batch is one query's supports, which are matched as one: the mean over the support's positions,
+                and the priors, are taken over all of theirs. Each plane is convolved and normalised by itself.
 
         Returns:
-            (batch, prompt_dim, size, size).
+            (batch, prompt_dim, size, size); a batch of one for `joint`.
         """
         query = [_resample(layer, size) for layer in query]
         first = self.blocks[0]
@@ -183,10 +187,15 @@ class DenseMatcher(nn.Module):
                 x = block.conv(x)
         x = self.blocks[-1].activate(x)
         squeezed = x.mean(dim=(3, 4)).permute(0, 3, 1, 2)
+        if joint:
+            squeezed = squeezed.mean(dim=0, keepdim=True)
         if self.priors:
             areas = mask.flatten(1).sum(1, keepdim=True).expand(-1, len(query))
             if self.background:
                 areas = torch.cat([areas, mask[0].numel() - areas], dim=1)
+            if joint:
+                sums, areas = sums.sum(dim=0, keepdim=True), areas.sum(dim=0, keepdim=True)
+                maxima = maxima.amax(dim=0, keepdim=True)
             means = sums / areas.clamp(min=1)[:, None, None]
             # Cosines of one encoder lie close together: what counts is where in the photo they are highest.
             priors = F.instance_norm(torch.cat([means, maxima], dim=-1).permute(0, 3, 1, 2))

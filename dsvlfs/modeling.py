@@ -13,6 +13,7 @@ from huggingface_hub import HfApi
 from torch import Tensor, nn
 from transformers import AutoModel
 
+from .aggregation import AGGREGATIONS, Aggregation, ShotAttention, support_evidence
 from .assembly import layer_channels, load_image_base, load_llava
 from .checkpoint_files import checkpoint_folder, read_config, read_tensors, write_tensors
 from .configuration import DSVLFSConfig
@@ -119,6 +120,22 @@ class DSVLFSModel(nn.Module):
             background=config.match_background,
             priors=config.match_priors,
         )
+        self.shot_attention: ShotAttention | None = None
+        if config.shot_aggregation == "attention":
+            self.add_shot_attention()
+        self._adapters = frozenset(
+            name
+            for name, parameter in self.named_parameters()
+            if parameter.requires_grad and name.startswith("semantic_encoder.vlm.")
+        )
+
+    def add_shot_attention(self) -> None:
+        """Gives the model a `ShotAttention` that has learned nothing yet, and makes it what several shots go through
+        unless another aggregation is asked for."""
+        self.config.shot_aggregation = "attention"
+        self.shot_attention = ShotAttention(
+            layers=len(self.config.correlation_layers), prompt_dim=self.config.prompt_dim
+        ).to(self.device)
 
     @property
     def device(self) -> torch.device:
@@ -164,10 +181,33 @@ class DSVLFSModel(nn.Module):
             return features["image.embedding"].to(dtype)
         return self.neck([features[name].to(dtype) for name in self.config.embedding_layers])
 
-    def visual_prompt(self, features: dict[str, Tensor], layers: Sequence[Tensor], mask: Tensor, size: int) -> Tensor:
+    def visual_prompt(
+        self, features: dict[str, Tensor], layers: Sequence[Tensor], mask: Tensor, size: int, *, joint: bool = False
+    ) -> Tensor:
         """The visual prompt (batch, prompt_dim, size, size) of query features and one support each; the features of a
-        single query serve all supports."""
-        return self.matcher([features[name] for name in self.config.correlation_layers], layers, mask, size)
+        single query serve all supports, of which `joint` makes one prompt."""
+        query = [features[name] for name in self.config.correlation_layers]
+        return self.matcher(query, layers, mask, size, joint=joint)
+
+    def attend_shots(self, prompts: Tensor, layers: Sequence[Tensor], masks: Tensor, semantic: Tensor | None) -> Tensor:
+        """The visual prompts of K shots to one, by the learned attention; a single one is left as it is.
+
+        Args:
+            prompts: (K, prompt_dim, size, size), of one query.
+            layers, masks: of the K supports, as `Support` holds them.
+            semantic: (1, prompt_dim) of the class, where the name counts too.
+
+        Returns:
+            (1, prompt_dim, size, size).
+        """
+        if len(prompts) == 1:
+            return prompts
+        config, fit = self.config, None
+        comparable = self.grounding is not None and set(config.grounding_layers) <= set(config.correlation_layers)
+        if semantic is not None and comparable:
+            named = [layers[config.correlation_layers.index(name)] for name in config.grounding_layers]
+            fit = self.grounding.cosine(semantic.expand(len(masks), -1), named, masks.shape[-1])
+        return self.shot_attention(prompts, support_evidence(layers, masks, fit))
 
     def ground(self, features: dict[str, Tensor], semantic: Tensor, size: int) -> Tensor:
         """What semantic prompts (batch, prompt_dim) add to the dense prompt (batch, prompt_dim, size, size)."""
@@ -276,6 +316,7 @@ class DSVLFSModel(nn.Module):
         description: str | None = None,
         mode: Mode = "both",
         threshold: float = 0.5,
+        aggregation: Aggregation | None = None,
     ) -> Segmentation | list[Segmentation]:
         """Segments a class in photos.
 
@@ -285,21 +326,22 @@ class DSVLFSModel(nn.Module):
             support: from `encode_support`; None asks by name alone, whatever the mode.
             description: what the class looks like; None leaves it to the name.
             mode: which prompts the mask decoder is given.
-            threshold: probability from which on a shot votes for a pixel.
+            threshold: probability from which on a pixel is foreground, or a shot votes for it.
+            aggregation: how K shots become one mask (see `dsvlfs.aggregation`); None takes the config's.
 
         Returns:
-            One result for one photo, a list for a sequence. With K shots the probability is the mean over the shots,
-            and the mask holds the pixels whose votes reach `config.vote_threshold` of the largest count
+            One result for one photo, a list for a sequence. With the votes of K shots the probability is the mean over
+            the shots, and the mask holds the pixels whose votes reach `config.vote_threshold` of the largest count
             (arXiv 2503.04006, section 3.4).
 
         Raises:
-            InputError: a photo, the name or the mode cannot be used.
+            InputError: a photo, the name, the mode or the aggregation cannot be used.
         """
         many = isinstance(images, (list, tuple))
         results = [
-            self.predict(image, class_name, support=support, description=description, modes=[mode])[mode].segmentation(
-                threshold
-            )
+            self.predict(
+                image, class_name, support=support, description=description, modes=[mode], aggregation=aggregation
+            )[mode].segmentation(threshold)
             for image in (images if many else [images])
         ]
         return results if many else results[0]
@@ -313,6 +355,7 @@ class DSVLFSModel(nn.Module):
         support: Support | None = None,
         description: str | None = None,
         modes: Sequence[Mode] = MODES,
+        aggregation: Aggregation | None = None,
     ) -> dict[Mode, Prediction]:
         """Decodes one photo under several modes; the encoders and the prompts are computed once for all of them.
 
@@ -320,17 +363,19 @@ class DSVLFSModel(nn.Module):
             image: PIL image, array or path.
             class_name, support, description: as for `segment`.
             modes: which prompts the mask decoder is given, each time.
+            aggregation: as for `segment`; a prediction by votes holds a map a shot, any other one map.
 
         Returns:
             What each mode predicts, before a threshold.
 
         Raises:
-            InputError: the photo, the name or a mode cannot be used.
+            InputError: the photo, the name, a mode or the aggregation cannot be used.
         """
         if unknown := [mode for mode in modes if mode not in MODES]:
             raise InputError(f"There is no mode '{unknown[0]}'; choose one of {', '.join(MODES)}.")
         if support is None and "visual" in modes:
             raise InputError("Mode 'visual' needs a support; give one, or ask with mode 'semantic'.")
+        aggregation = self._known(aggregation)
         question = self.processor.question([(class_name, description)]).to(self.device)
         view = self.processor.query_view(image)
         features = self.frozen_features(view)
@@ -341,23 +386,42 @@ class DSVLFSModel(nn.Module):
             if self.grounding is not None:
                 grounded = self.ground(features, semantic, embedding.shape[-1])
         if support is not None and any(mode != "semantic" for mode in modes):
-            visual = self.visual_prompt(features, support.layers, support.masks, embedding.shape[-1])
+            visual = self.visual_prompt(
+                features, support.layers, support.masks, embedding.shape[-1], joint=aggregation == "joint"
+            )
         predictions = {}
         for mode in modes:
             by_name = (None, None) if mode == "visual" else (semantic, grounded)
-            logits = self._decode(embedding, *by_name, None if mode == "semantic" else visual)
+            by_support = None if mode == "semantic" else visual
+            if aggregation == "attention" and by_support is not None:
+                by_support = self.attend_shots(visual, support.layers, support.masks, by_name[0])
+            logits = self.decode(embedding, *by_name, by_support)
+            if aggregation == "logits":
+                logits = logits.mean(dim=0, keepdim=True)
             predictions[mode] = self.processor.prediction(logits, view)
         return predictions
+
+    def _known(self, aggregation: Aggregation | None) -> Aggregation:
+        """The aggregation to use, once it is known that the model has it."""
+        aggregation = aggregation or self.config.shot_aggregation
+        if aggregation not in AGGREGATIONS:
+            raise InputError(f"There is no aggregation '{aggregation}'; choose one of {', '.join(AGGREGATIONS)}.")
+        if aggregation == "attention" and self.shot_attention is None:
+            raise InputError(
+                "This checkpoint has learned no attention over the shots; choose votes, logits or joint, or train it."
+            )
+        return aggregation
 
     def extract_layers(self, photo: Photo) -> list[Tensor]:
         """The correlation layers (channels, height, width) of a whole photo, in the config's order."""
         features = self.frozen_features(self.processor.query_view(photo))
         return [features[name][0] for name in self.config.correlation_layers]
 
-    def _decode(
+    def decode(
         self, embedding: Tensor, semantic: Tensor | None, grounded: Tensor | None, visual: Tensor | None
     ) -> Tensor:
-        """Mask logits (max(K, 1), height, width) of one query, one map a shot; `grounded` comes with `semantic`."""
+        """Mask logits (max(V, 1), height, width) of one query, one map for each of V visual prompts; `grounded` comes
+        with `semantic`."""
         dense = visual
         if grounded is not None:
             dense = grounded + (self.mask_decoder.no_visual_prompt[:, None, None] if visual is None else visual)
@@ -378,8 +442,9 @@ class DSVLFSModel(nn.Module):
             )
             for name in (prefix + n for n in part.state_dict())
         }
-        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        return {name: tensor for name, tensor in self.state_dict().items() if name in trained or name not in frozen}
+        return {
+            name: tensor for name, tensor in self.state_dict().items() if name in self._adapters or name not in frozen
+        }
 
     def save_pretrained(
         self,
