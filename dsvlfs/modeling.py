@@ -395,7 +395,7 @@ class DSVLFSModel(nn.Module):
             by_support = None if mode == "semantic" else visual
             if aggregation == "attention" and by_support is not None:
                 by_support = self.attend_shots(visual, support.layers, support.masks, by_name[0])
-            logits = self.decode(embedding, *by_name, by_support)
+            logits = self._decode(embedding, *by_name, by_support)
             if aggregation == "logits":
                 logits = logits.mean(dim=0, keepdim=True)
             predictions[mode] = self.processor.prediction(logits, view)
@@ -417,7 +417,7 @@ class DSVLFSModel(nn.Module):
         features = self.frozen_features(self.processor.query_view(photo))
         return [features[name][0] for name in self.config.correlation_layers]
 
-    def decode(
+    def _decode(
         self, embedding: Tensor, semantic: Tensor | None, grounded: Tensor | None, visual: Tensor | None
     ) -> Tensor:
         """Mask logits (max(V, 1), height, width) of one query, one map for each of V visual prompts; `grounded` comes

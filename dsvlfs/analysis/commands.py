@@ -15,10 +15,27 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ..modeling import DSVLFSModel
 
-ANALYSES: dict[str, str] = {}
+ANALYSES: dict[str, str] = {
+    "shots": "how several supports are best made one mask, and what a bad one among them does",
+}
 """Name of each analysis, which is that of its module, and what it answers."""
 
-_MORE_ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {}
+
+def _of_shots(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--mode", choices=("both", "visual"), default="both", help="prompts given to the decoder (default: both)"
+    )
+    parser.add_argument(
+        "--others",
+        type=Path,
+        metavar="FILE.jsonl",
+        help="episodes of the same photos, whose supports too are shown as supports of another class",
+    )
+
+
+_MORE_ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
+    "shots": _of_shots,
+}
 
 
 def add_analyses(

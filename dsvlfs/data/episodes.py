@@ -48,6 +48,7 @@ class Episode:
         query_base: bool (height, width), objects of other classes that the model was trained on; None where unknown.
         position: for a mosaic, index of the tile that holds the class, row by row.
         layout: for a mosaic, its (rows, columns).
+        query_photos: ids of the photos that the query is made of, a mosaic's distractors among them.
     """
 
     class_name: str
@@ -61,6 +62,12 @@ class Episode:
     query_base: np.ndarray | None = None
     position: int | None = None
     layout: tuple[int, int] | None = None
+    query_photos: tuple[str, ...] = ()
+
+    @property
+    def support_photos(self) -> tuple[str, ...]:
+        """Ids of the support photos."""
+        return tuple(support_id.removesuffix(f":{self.class_name}") for support_id in self.support_ids)
 
 
 def load_episodes(
@@ -141,6 +148,7 @@ class _EpisodeFile(Sequence[Episode]):
             class_names=(entry["class_name"],),
             position=position,
             layout=layout,
+            query_photos=_query_photos(entry),
         )
 
 
@@ -211,6 +219,7 @@ class _NamedEpisodes(Sequence[Episode]):
             seed=entry["seed"],
             query_ignore=_decoded_ignore(row["ignore"], query.size) if row["ignore"] else None,
             query_base=base,
+            query_photos=_query_photos(entry),
         )
 
     def _example(self, row: dict[str, Any]) -> Example:
@@ -294,6 +303,10 @@ def _decoded_ignore(stored: dict[str, Any], size: tuple[int, int]) -> np.ndarray
 
 def _support_ids(entry: dict[str, Any]) -> tuple[str, ...]:
     return tuple(f"{photo_id}:{entry['class_name']}" for photo_id in entry["support"])
+
+
+def _query_photos(entry: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(str(photo_id) for photo_id in (entry["query"], *entry.get("distractors", ())))
 
 
 def _photo_ids(entry: dict[str, Any]) -> list:
