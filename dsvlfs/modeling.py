@@ -22,7 +22,7 @@ from .grounding import SemanticGrounding
 from .image_encoder import ImageEncoder
 from .losses import bce_loss, dice_loss
 from .mask_decoder import EmbeddingNeck, MaskDecoder
-from .matching import DenseMatcher
+from .matching import DenseMatcher, Match
 from .model_card import new_card
 from .processing import DSVLFSProcessor, Photo, Prediction, Segmentation, View
 from .semantic_encoder import Question, SemanticEncoder
@@ -181,13 +181,14 @@ class DSVLFSModel(nn.Module):
             return features["image.embedding"].to(dtype)
         return self.neck([features[name].to(dtype) for name in self.config.embedding_layers])
 
-    def visual_prompt(
-        self, features: dict[str, Tensor], layers: Sequence[Tensor], mask: Tensor, size: int, *, joint: bool = False
-    ) -> Tensor:
+    def visual_prompt(self, features: dict[str, Tensor], layers: Sequence[Tensor], mask: Tensor, size: int) -> Tensor:
         """The visual prompt (batch, prompt_dim, size, size) of query features and one support each; the features of a
-        single query serve all supports, of which `joint` makes one prompt."""
-        query = [features[name] for name in self.config.correlation_layers]
-        return self.matcher(query, layers, mask, size, joint=joint)
+        single query serve all supports."""
+        return self.matcher.prompt(self.match(features, layers, mask, size))
+
+    def match(self, features: dict[str, Tensor], layers: Sequence[Tensor], mask: Tensor, size: int) -> Match:
+        """What `visual_prompt` is made of; of several supports as one (`Match.joint`) where that is asked for."""
+        return self.matcher.match([features[name] for name in self.config.correlation_layers], layers, mask, size)
 
     def attend_shots(self, prompts: Tensor, layers: Sequence[Tensor], masks: Tensor, semantic: Tensor | None) -> Tensor:
         """The visual prompts of K shots to one, by the learned attention; a single one is left as it is.
@@ -386,9 +387,8 @@ class DSVLFSModel(nn.Module):
             if self.grounding is not None:
                 grounded = self.ground(features, semantic, embedding.shape[-1])
         if support is not None and any(mode != "semantic" for mode in modes):
-            visual = self.visual_prompt(
-                features, support.layers, support.masks, embedding.shape[-1], joint=aggregation == "joint"
-            )
+            match = self.match(features, support.layers, support.masks, embedding.shape[-1])
+            visual = self.matcher.prompt(match.joint() if aggregation == "joint" else match)
         predictions = {}
         for mode in modes:
             by_name = (None, None) if mode == "visual" else (semantic, grounded)

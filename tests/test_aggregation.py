@@ -142,7 +142,8 @@ def test_mean_logits_are_the_mean_of_the_votes(attentive_model, circle, support)
 def test_the_joint_correlation_sees_every_support(attentive_model, circle, support):
     def prompt(shots: Support) -> torch.Tensor:
         features = attentive_model.frozen_features(attentive_model.processor.query_view(circle[0]))
-        return attentive_model.visual_prompt(features, shots.layers, shots.masks, 4, joint=True)
+        match = attentive_model.match(features, shots.layers, shots.masks, 4)
+        return attentive_model.matcher.prompt(match.joint())
 
     whole = prompt(support)
     assert len(whole) == 1

@@ -153,7 +153,8 @@ class _Query:
                 self.grounded = model.ground(self.features, self.semantic, self.size)
         self.layers = [torch.cat(layer) for layer in zip(*(support.layers for support in supports))]
         self.masks = torch.cat([support.masks for support in supports])
-        self.visual = model.visual_prompt(self.features, self.layers, self.masks, self.size)
+        self.match = model.match(self.features, self.layers, self.masks, self.size)
+        self.visual = model.matcher.prompt(self.match)
         self.logits = self._decode(self.visual)
 
     def count(self, places: list[int], aggregation: Aggregation) -> EpisodeCounts:
@@ -168,9 +169,9 @@ class _Query:
             return self.logits[places]
         if aggregation == "logits":
             return self.logits[places].mean(dim=0, keepdim=True)
-        layers, masks = [layer[places] for layer in self.layers], self.masks[places]
         if aggregation == "joint":
-            return self._decode(self.model.visual_prompt(self.features, layers, masks, self.size, joint=True))
+            return self._decode(self.model.matcher.prompt(self.match[places].joint()))
+        layers, masks = [layer[places] for layer in self.layers], self.masks[places]
         return self._decode(self.model.attend_shots(self.visual[places], layers, masks, self.semantic))
 
     def _decode(self, visual: Tensor) -> Tensor:
