@@ -3,6 +3,7 @@ grow, and of CLIPSeg-rd64 and SegGPT-ViT-L (random weights: cost only) on the sa
 size, whose operations and memory are computed without its weights."""
 
 import argparse
+import itertools
 import json
 import platform
 import statistics
@@ -61,7 +62,7 @@ def parts(model: DSVLFSModel, example: dict) -> dict[str, Callable[[], Any]]:
         "image embedding": lambda: model.image_embedding(features),
         "dense matching": lambda: model.visual_prompt(features, support.layers, support.masks, embedding.shape[-1]),
         "mask decoder": lambda: model.mask_decoder(embedding, semantic, visual),
-        "mask of the photo's size": lambda: processor.probabilities(logits, view),
+        "mask of the photo's size": lambda: processor.prediction(logits, view.valid, view.size).segmentation(),
     }
 
 
@@ -70,6 +71,7 @@ def queries(model: DSVLFSModel, example: dict) -> dict[str, Callable[[], Any]]:
     shot = (EXAMPLES / example["support_image"], EXAMPLES / example["support_mask"])
     one, five = model.encode_support([shot]), model.encode_support([shot] * 5)
     photo, name = EXAMPLES / example["query_image"], example["class_name"]
+    query, number = model.encode_query(photo), itertools.count()
 
     def ask(photos: Any, support: Any, names: list[str]) -> None:
         for name in names:
@@ -79,7 +81,10 @@ def queries(model: DSVLFSModel, example: dict) -> dict[str, Callable[[], Any]]:
         "tiny, 1 query": lambda: ask(photo, one, [name]),
         "tiny, 1 query, 5 shots": lambda: ask(photo, five, [name]),
         "tiny, 1 query, 3 classes": lambda: ask(photo, one, [name, "dog", "chair"]),
+        "tiny, 1 query encoded before": lambda: ask(query, one, [name]),
         "tiny, 10 queries": lambda: ask([photo] * 10, one, [name]),
+        "tiny, 10 queries in a batch": lambda: model.segment([photo] * 10, name, support=one, batch_size=10),
+        "tiny, 1 query of a new class": lambda: ask(photo, one, [f"thing {next(number)}"]),
         "tiny, encoding 1 support": lambda: model.encode_support([shot]),
     }
 

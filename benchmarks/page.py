@@ -9,6 +9,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -96,26 +97,36 @@ def request(number: int, shots: int = 1) -> dict[str, Any]:
 
 
 def second_query(address: str, repeats: int) -> dict[str, float]:
-    """Seconds of a first request with supports of its own, and of the next one with the same."""
-    client, first, second = Client(address, verbose=False), [], []
+    """Seconds of a first request, whose support and class are new; of the next one with the same for another photo; and
+    of the same photo once more. All photos are of one size."""
+    client = Client(address, verbose=False)
     example = EXAMPLES[1]
     mask = np.asarray(Image.open(ROOT / "examples" / example["support_mask"]))
+    photo = np.asarray(Image.open(ROOT / "examples" / example["query_image"]).convert("RGB"))
+    seconds: dict[str, list[float]] = {"first": [], "second": [], "again": []}
     client.predict(**request(0))
-    for repeat in range(repeats):
-        changed = mask.copy()
-        changed[:2, : 2 + repeat] = 255  # another mask each time, which nobody has sent before
-        file = Path(os.environ.get("TMPDIR", "/tmp")) / f"mask-{os.getpid()}-{repeat}.png"
-        Image.fromarray(changed).save(file)
-        asked = {**request(1), "support_masks": [handle_file(file)]}
-        for seconds in (first, second):
-            started = time.perf_counter()
-            client.predict(**asked)
-            seconds.append(time.perf_counter() - started)
-        file.unlink()
+    with tempfile.TemporaryDirectory() as folder:
+        for repeat in range(repeats):
+            changed = mask.copy()
+            changed[:2, : 2 + repeat] = 255  # another mask each time, which nobody has sent before
+            files = [Path(folder, f"{name}-{repeat}.png") for name in ("mask", "photo", "other")]
+            Image.fromarray(changed).save(files[0])
+            for file, turned in zip(files[1:], (photo, photo[:, ::-1])):  # and other photos
+                Image.fromarray(np.roll(turned, repeat + 1, axis=1)).save(file)
+            asked = {
+                **request(1),
+                "class_name": f"{example['class_name']} {repeat}",
+                "support_masks": [handle_file(files[0])],
+            }
+            for name, file in zip(seconds, (files[1], files[2], files[2])):
+                started = time.perf_counter()
+                client.predict(**{**asked, "queries": [handle_file(file)]})
+                seconds[name].append(time.perf_counter() - started)
+    ratios = [statistics.median(a / b for a, b in zip(seconds[n], seconds["first"])) for n in ("second", "again")]
     return {
-        "first_query_s": round(statistics.median(first), 2),
-        "second_query_s": round(statistics.median(second), 2),
-        "second_to_first": round(statistics.median(s / f for f, s in zip(first, second)), 2),
+        **{f"{name}_query_s": round(statistics.median(values), 2) for name, values in seconds.items()},
+        "second_to_first": round(ratios[0], 2),
+        "again_to_first": round(ratios[1], 2),
     }
 
 

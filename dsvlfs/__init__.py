@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from .bases import BaseNotAvailableError
     from .configuration import DSVLFSConfig
     from .errors import InputError
-    from .modeling import DSVLFSModel, Support
+    from .modeling import DSVLFSModel, Query, Support
     from .processing import DSVLFSProcessor, Segmentation
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "DSVLFSModel",
     "DSVLFSProcessor",
     "InputError",
+    "Query",
     "Segmentation",
     "Support",
 ]
@@ -27,6 +28,7 @@ _HOMES = {
     "DSVLFSModel": "modeling",
     "DSVLFSProcessor": "processing",
     "InputError": "errors",
+    "Query": "modeling",
     "Segmentation": "processing",
     "Support": "modeling",
 }

@@ -72,7 +72,8 @@ def load_llava(
         stack.enter_context(torch.device("meta"))
         stack.enter_context(no_init_weights())
         llava = LlavaForConditionalGeneration(llava_config)
-    llava.model.vision_tower = load_base(EfficientNetLiteModel, config.vision_base, config=llava_config.vision_config)
+    tower = load_base(EfficientNetLiteModel, config.vision_base, config=llava_config.vision_config)
+    llava.model.vision_tower = tower.for_inference()
     llava.model.language_model = language.model
     llava.model.multi_modal_projector = _silent_projector(llava_config, language, processor)
     llava.lm_head = language.lm_head

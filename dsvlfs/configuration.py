@@ -39,6 +39,8 @@ class DSVLFSConfig(PreTrainedConfig):
         standardise_state: shift and scale the language model's state by constants before it is projected to the prompt.
         lora_rank, lora_alpha, lora_dropout: LoRA on the language model's q_proj and v_proj.
         prompt_template: question to the LLaVA, with {image}, {class_name} and {description}.
+        photo_markers: tokens of the template that are added to the vocabulary, such as `<im_start>` and `<im_end>`
+            around the photo.
         answer_template: its teacher-forced answer; holds `<SEM_prompt>`.
         correlation_layers: layers whose cosines are the channels of the 4D correlation.
         embedding_layers: layers that a trained neck fuses to the decoder's image embedding; None takes the embedding of
@@ -86,6 +88,7 @@ class DSVLFSConfig(PreTrainedConfig):
         lora_alpha: int = 16,
         lora_dropout: float = 0.05,
         prompt_template: str = "USER: {image}\n{description}Where in this photo is the {class_name}? ASSISTANT:",
+        photo_markers: list[str] | None = None,
         answer_template: str = f" It is {SEMANTIC_TOKEN}.",
         correlation_layers: list[str] | None = None,
         embedding_layers: list[str] | None = None,
@@ -124,6 +127,7 @@ class DSVLFSConfig(PreTrainedConfig):
         self.lora_alpha = lora_alpha
         self.lora_dropout = lora_dropout
         self.prompt_template = prompt_template
+        self.photo_markers = photo_markers
         self.answer_template = answer_template
         self.correlation_layers = correlation_layers or [f"image.{n}" for n in range(1, 33)]
         self.embedding_layers = embedding_layers

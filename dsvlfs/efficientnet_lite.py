@@ -7,8 +7,10 @@ of fixed width. The released weights come from TensorFlow, hence the asymmetric 
 import math
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
@@ -133,6 +135,15 @@ class EfficientNetLiteModel(PreTrainedModel):
                 inputs = outputs
             self.stages.append(stage)
         self.post_init()
+
+    def for_inference(self) -> "EfficientNetLiteModel":
+        """Puts the batch norms' numbers into the convolutions before them, and the channels last: the same network to
+        rounding, in half the time on a CPU. It cannot be trained, nor saved as a base, any more."""
+        for module in self.modules():
+            if isinstance(module, _ConvNorm):
+                module.conv = fuse_conv_bn_eval(module.conv.eval(), module.norm.eval())
+                module.norm = nn.Identity()
+        return self.to(memory_format=torch.channels_last)
 
     def forward(self, pixel_values: Tensor, **_: object) -> EfficientNetLiteOutput:
         """Runs every stage.

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .correlation import divide
+PART = 2**18
+"""How many numbers are worked on at once, so that they stay in the processor's cache from one step to the next."""
 
 
 def norm_relu(x: Tensor, norm: nn.GroupNorm) -> Tensor:
@@ -29,7 +30,9 @@ def norm_relu(x: Tensor, norm: nn.GroupNorm) -> Tensor:
         result = _NormReLU.apply(flat, weight, bias, norm.num_groups, norm.eps)
     else:
         _, _, scale, shift = _affine(flat, weight, bias, norm.num_groups, norm.eps)
-        result = flat.mul_(scale).add_(shift).relu_()
+        for part in _parts(flat):
+            part.mul_(scale).add_(shift).relu_()
+        result = flat
     return result.view(x.shape).to(norm.weight.dtype)
 
 
@@ -60,13 +63,17 @@ def _affine(x: Tensor, weight: Tensor, bias: Tensor, groups: int, epsilon: float
     each."""
     means = x.mean(dim=1, keepdim=True)
     squares = torch.zeros_like(means)
-    for part in divide(x.shape[1], x[0].numel()):
-        squares += (x[:, part] - means).square_().sum(dim=1, keepdim=True)
+    for part in _parts(x):
+        squares += (part - means).square_().sum(dim=1, keepdim=True)
     mean = _by_group(means, groups)
     variance = _by_group(squares / x.shape[1] + (means - mean).square(), groups)
     inverse = (variance + epsilon).rsqrt()
     scale = inverse * weight
     return mean, inverse, scale, bias - mean * scale
+
+
+def _parts(x: Tensor) -> tuple[Tensor, ...]:
+    return x.split(max(1, PART // x.shape[2]), dim=1)
 
 
 def _by_group(x: Tensor, groups: int) -> Tensor:

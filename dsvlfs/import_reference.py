@@ -2,10 +2,11 @@
 
 The authors train with DeepSpeed and publish no weights; what `zero_to_fp32.py` makes of their run is a state dict under
 the names of their `PeftModel`. Of it the trained part is taken: LoRA, token embeddings, LM head, the projection to the
-semantic prompt, the matcher, and SAM's mask decoder. Their tokens `<im_start>` and `<im_end>` around the photo have no
-counterpart here.
+semantic prompt, the matcher, and SAM's mask decoder. Their tokens `<im_start>` and `<im_end>` around the photo come
+with it: the config's `photo_markers`.
 """
 
+import copy
 import re
 from pathlib import Path
 
@@ -18,9 +19,10 @@ from .errors import InputError
 from .import_sam import read_pickle, rename
 from .model_card import new_card
 from .modeling import DSVLFSModel
+from .processing import DSVLFSProcessor
 
-ADDED_TOKENS = 3
-"""Rows that the authors' code adds to the vocabulary: `[SEM]`, `<im_start>`, `<im_end>`, in this order."""
+MARKERS = ["<im_start>", "<im_end>"]
+"""Tokens that the authors' code puts around the photo. Their rows are the vocabulary's last, after `[SEM]`'s."""
 
 _ROOT = "base_model.model."
 _LANGUAGE = "semantic_encoder.vlm.base_model.model."
@@ -32,16 +34,29 @@ def import_reference(file: Path, folder: Path, config: DSVLFSConfig | None = Non
     Args:
         file: what `zero_to_fp32.py` wrote, in one file.
         folder: for config, tensors and card, made where it is missing.
-        config: of the model; None is `paper`.
+        config: of the model, to which the markers around the photo are added; None is `paper`. Its LLaVA's tokenizer
+            is read.
 
     Raises:
+        BaseNotAvailableError: the tokenizer cannot be had.
         InputError: the file cannot be read, or is no checkpoint of that code and configuration.
     """
-    config = config or DSVLFSConfig.paper()
+    config = copy.deepcopy(config or DSVLFSConfig.paper())
+    config.photo_markers = MARKERS
+    config.prompt_template = config.prompt_template.replace("{image}", "{image}".join(MARKERS))
     source = read_pickle(file)
+    own = config.llava_config().image_token_id
+    found = {len(source[n]) for n in (f"{_ROOT}model.embed_tokens.weight", f"{_ROOT}lm_head.weight") if n in source}
+    if other := found - {own + 1 + len(MARKERS)}:
+        raise InputError(
+            f"{file} has {min(other):,} rows in its vocabulary, not LLaMA's {own:,} and one for each of [SEM], "
+            f"{' and '.join(MARKERS)}; give a run of the authors' code on LLaVA-1.5 with its own tokens."
+        )
+    tokenizer = DSVLFSProcessor.from_config(config).tokenizer
     with torch.device("meta"):
         wanted = DSVLFSModel(config, load_bases=False).trained_state_dict()
-    state = convert(source, rows=wanted[f"{_LANGUAGE}lm_head.modules_to_save.default.weight"].shape[0])
+    rows = wanted[f"{_LANGUAGE}lm_head.modules_to_save.default.weight"].shape[0]
+    state = convert(source, rows, tokenizer.convert_tokens_to_ids(MARKERS))
     # The authors' decoder always has both prompts.
     state["mask_decoder.no_semantic_prompt"] = torch.zeros(config.prompt_dim)
     wrong = sorted(wanted.keys() ^ state.keys()) or sorted(n for n in wanted if wanted[n].shape != state[n].shape)
@@ -56,12 +71,13 @@ def import_reference(file: Path, folder: Path, config: DSVLFSConfig | None = Non
     write_tensors(folder / "model.safetensors", state)
 
 
-def convert(source: dict[str, Tensor], rows: int) -> dict[str, Tensor]:
+def convert(source: dict[str, Tensor], rows: int, markers: list[int]) -> dict[str, Tensor]:
     """The trained tensors under our names.
 
     Args:
         source: under the names of the authors' code.
         rows: of our vocabulary.
+        markers: ids in it of `MARKERS`.
     """
     state = {}
     for name, tensor in source.items():
@@ -70,9 +86,9 @@ def convert(source: dict[str, Tensor], rows: int) -> dict[str, Tensor]:
             state[f"{_LANGUAGE}model.language_model.{found[1]}"] = tensor
         elif name == "model.embed_tokens.weight":
             embeddings = f"{_LANGUAGE}model.language_model.embed_tokens.modules_to_save.default.weight"
-            state[embeddings] = _vocabulary(tensor, rows)
+            state[embeddings] = _vocabulary(tensor, rows, markers)
         elif name == "lm_head.weight":
-            state[f"{_LANGUAGE}lm_head.modules_to_save.default.weight"] = _vocabulary(tensor, rows)
+            state[f"{_LANGUAGE}lm_head.modules_to_save.default.weight"] = _vocabulary(tensor, rows, markers)
         elif found := re.fullmatch(r"model\.text_hidden_fcs\.0\.([02]\.\w+)", name):
             state[f"semantic_encoder.to_prompt.{found[1]}"] = tensor
         elif found := re.fullmatch(r"model\.encoder_layerFewshot\.(\d+)\.(\w+)\.?(\w*)", name):
@@ -103,7 +119,10 @@ def _of_sam(name: str, tensor: Tensor) -> dict[str, Tensor]:
     return {}  # the frozen image encoder, and SAM's other prompts
 
 
-def _vocabulary(tensor: Tensor, rows: int) -> Tensor:
-    """LLaMA's own rows, then `[SEM]`'s in all rows that LLaVA has spare, one of which is `<SEM_prompt>`'s."""
-    own = len(tensor) - ADDED_TOKENS
-    return torch.cat([tensor[:own], tensor[own].expand(rows - own, -1)])
+def _vocabulary(tensor: Tensor, rows: int, markers: list[int]) -> Tensor:
+    """LLaMA's own rows, the markers' in their places, and `[SEM]`'s in all others that LLaVA has spare, one of which is
+    `<SEM_prompt>`'s."""
+    own = len(tensor) - 1 - len(MARKERS)
+    result = torch.cat([tensor[:own], tensor[own].repeat(rows - own, 1)])
+    result[markers] = tensor[own + 1 :]
+    return result

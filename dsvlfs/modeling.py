@@ -45,6 +45,21 @@ class Support:
 
 
 @dataclass(frozen=True)
+class Query:
+    """An encoded query photo; like a `Support`, it holds frozen features alone, and stays right while a model trains.
+
+    Args:
+        features: a tensor a name with a batch dimension of one, from `DSVLFSModel.frozen_features`.
+        valid: (width, height) of the photo inside the encoder's square, in pixels.
+        size: (width, height) of the photo.
+    """
+
+    features: dict[str, Tensor]
+    valid: tuple[int, int]
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class TrainingOutput:
     """Logits (batch, height, width) and losses: their weighted sum, and each alone, averaged over the batch."""
 
@@ -153,10 +168,14 @@ class DSVLFSModel(nn.Module):
         Returns:
             A tensor a name, with a batch dimension of one; it has no gradient.
         """
+        return self._frozen_features(view.image_pixels, view.vlm_pixels)
+
+    def _frozen_features(self, image_pixels: Tensor, vlm_pixels: Tensor) -> dict[str, Tensor]:
+        """`frozen_features` of several photos, whose views' pixels are (batch, 3, size, size)."""
         with torch.no_grad():
             image, tower = self.image_encoder.backbone, self.semantic_encoder.vision_tower
-            features = self.image_encoder(view.image_pixels.to(image.device, image.dtype))
-            features |= self.semantic_encoder.encode_photo(view.vlm_pixels.to(tower.device, tower.dtype))
+            features = self.image_encoder(image_pixels.to(image.device, image.dtype))
+            features |= self.semantic_encoder.encode_photo(vlm_pixels.to(tower.device, tower.dtype))
             return {name: tensor.to(self.device) for name, tensor in features.items()}
 
     def support_features(self, features: dict[str, Tensor], mask: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
@@ -302,15 +321,48 @@ class DSVLFSModel(nn.Module):
         return Support(layers, torch.cat([mask for _, mask in encoded]))
 
     @overload
-    def segment(self, images: Photo, class_name: str, **options: object) -> Segmentation: ...
+    def encode_query(self, photos: Photo) -> Query: ...
 
     @overload
-    def segment(self, images: Sequence[Photo], class_name: str, **options: object) -> list[Segmentation]: ...
+    def encode_query(self, photos: Sequence[Photo]) -> list[Query]: ...
+
+    @torch.inference_mode()
+    def encode_query(self, photos: Photo | Sequence[Photo]) -> Query | list[Query]:
+        """Encodes query photos, each once for any number of classes and supports; nearly all of a query's time.
+
+        Args:
+            photos: one photo, or a sequence that goes through the encoders together; PIL images, arrays or paths.
+
+        Returns:
+            What `segment` and `predict` take in a photo's place; a list for a sequence.
+
+        Raises:
+            InputError: a photo cannot be used.
+        """
+        if not isinstance(photos, (list, tuple)):
+            return self.encode_query([photos])[0]
+        if not photos:
+            return []
+        views = [self.processor.query_view(photo) for photo in photos]
+        features = self._frozen_features(
+            torch.cat([view.image_pixels for view in views]), torch.cat([view.vlm_pixels for view in views])
+        )
+        return [
+            # Of several, each a copy of its own: a slice would keep them all in memory.
+            Query({n: t if len(views) == 1 else t[i : i + 1].clone() for n, t in features.items()}, v.valid, v.size)
+            for i, v in enumerate(views)
+        ]
+
+    @overload
+    def segment(self, images: Photo | Query, class_name: str, **options: object) -> Segmentation: ...
+
+    @overload
+    def segment(self, images: Sequence[Photo | Query], class_name: str, **options: object) -> list[Segmentation]: ...
 
     @torch.inference_mode()
     def segment(
         self,
-        images: Photo | Sequence[Photo],
+        images: Photo | Query | Sequence[Photo | Query],
         class_name: str,
         *,
         support: Support | None = None,
@@ -318,17 +370,21 @@ class DSVLFSModel(nn.Module):
         mode: Mode = "both",
         threshold: float = 0.5,
         aggregation: Aggregation | None = None,
+        batch_size: int = 1,
     ) -> Segmentation | list[Segmentation]:
         """Segments a class in photos.
 
         Args:
-            images: one photo or a sequence of them; PIL images, arrays or paths, of any size.
+            images: one photo or a sequence of them; PIL images, arrays or paths, of any size, or what `encode_query`
+                made of them.
             class_name: what to segment.
             support: from `encode_support`; None asks by name alone, whatever the mode.
             description: what the class looks like; None leaves it to the name.
             mode: which prompts the mask decoder is given.
             threshold: probability from which on a pixel is foreground, or a shot votes for it.
             aggregation: how K shots become one mask (see `dsvlfs.aggregation`); None takes the config's.
+            batch_size: how many photos of a sequence go through the encoders together: more take more memory, and are
+                faster on a GPU, but not on a CPU.
 
         Returns:
             One result for one photo, a list for a sequence. With the votes of K shots the probability is the mean over
@@ -339,18 +395,23 @@ class DSVLFSModel(nn.Module):
             InputError: a photo, the name, the mode or the aggregation cannot be used.
         """
         many = isinstance(images, (list, tuple))
-        results = [
-            self.predict(
-                image, class_name, support=support, description=description, modes=[mode], aggregation=aggregation
-            )[mode].segmentation(threshold)
-            for image in (images if many else [images])
-        ]
+        photos, results = list(images) if many else [images], []
+        for start in range(0, len(photos), batch_size):
+            batch = photos[start : start + batch_size]
+            if len(batch) > 1:
+                encoded = iter(self.encode_query([image for image in batch if not isinstance(image, Query)]))
+                batch = [image if isinstance(image, Query) else next(encoded) for image in batch]
+            for image in batch:
+                found = self.predict(
+                    image, class_name, support=support, description=description, modes=[mode], aggregation=aggregation
+                )
+                results.append(found[mode].segmentation(threshold))
         return results if many else results[0]
 
     @torch.inference_mode()
     def predict(
         self,
-        image: Photo,
+        image: Photo | Query,
         class_name: str,
         *,
         support: Support | None = None,
@@ -361,7 +422,7 @@ class DSVLFSModel(nn.Module):
         """Decodes one photo under several modes; the encoders and the prompts are computed once for all of them.
 
         Args:
-            image: PIL image, array or path.
+            image: PIL image, array or path, or what `encode_query` made of it.
             class_name, support, description: as for `segment`.
             modes: which prompts the mask decoder is given, each time.
             aggregation: as for `segment`; a prediction by votes holds a map a shot, any other one map.
@@ -378,12 +439,12 @@ class DSVLFSModel(nn.Module):
             raise InputError("Mode 'visual' needs a support; give one, or ask with mode 'semantic'.")
         aggregation = self._known(aggregation)
         question = self.processor.question([(class_name, description)]).to(self.device)
-        view = self.processor.query_view(image)
-        features = self.frozen_features(view)
+        query = image if isinstance(image, Query) else self.encode_query(image)
+        features = query.features
         embedding = self.image_embedding(features)
         semantic = grounded = visual = None
         if any(mode != "visual" for mode in modes):
-            semantic, _ = self.semantic_encoder(features["tokens"], question)
+            semantic = self.semantic_encoder.prompt(features["tokens"], question)
             if self.grounding is not None:
                 grounded = self.ground(features, semantic, embedding.shape[-1])
         if support is not None and any(mode != "semantic" for mode in modes):
@@ -398,7 +459,7 @@ class DSVLFSModel(nn.Module):
             logits = self._decode(embedding, *by_name, by_support)
             if aggregation == "logits":
                 logits = logits.mean(dim=0, keepdim=True)
-            predictions[mode] = self.processor.prediction(logits, view)
+            predictions[mode] = self.processor.prediction(logits, query.valid, query.size)
         return predictions
 
     def _known(self, aggregation: Aggregation | None) -> Aggregation:

@@ -163,13 +163,15 @@ class DSVLFSProcessor:
 
     Args:
         config: of the model.
-        tokenizer: of its language model; `<SEM_prompt>` (and, where it lacks it, `<image>`) is added.
+        tokenizer: of its language model; `<SEM_prompt>`, the config's markers and, where it lacks it, `<image>` are
+            added.
     """
 
     def __init__(self, config: DSVLFSConfig, tokenizer: PreTrainedTokenizerBase) -> None:
         self.config = config
         self.tokenizer = tokenizer
-        tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TOKEN, SEMANTIC_TOKEN]})
+        added = [IMAGE_TOKEN, SEMANTIC_TOKEN, *(config.photo_markers or [])]
+        tokenizer.add_special_tokens({"additional_special_tokens": added})
         self.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
         self.semantic_token_id = tokenizer.convert_tokens_to_ids(SEMANTIC_TOKEN)
 
@@ -243,15 +245,16 @@ class DSVLFSProcessor:
         semantic = torch.tensor([len(question) + position for question in questions])
         return Question(ids, attention, labels, semantic)
 
-    def prediction(self, logits: Tensor, view: View) -> Prediction:
-        """Logits (maps, h, w) on the square view, brought back to the photo."""
-        side = view.image_pixels.shape[-1]
-        width, height = view.valid
+    def prediction(self, logits: Tensor, valid: tuple[int, int], size: tuple[int, int]) -> Prediction:
+        """Logits (maps, h, w) on the square query view, brought back to the photo; `valid` and `size` are its
+        view's."""
+        side = self.config.image_size
+        width, height = valid
         if (width, height) != (side, side):
             logits = F.interpolate(logits[:, None], (side, side), mode="bilinear", align_corners=False)[:, 0]
             logits = logits[:, :height, :width]
         logits = logits.detach().float().cpu() + self.config.logit_offset
-        return Prediction(logits, view.size, self.config.vote_threshold)
+        return Prediction(logits, size, self.config.vote_threshold)
 
     def _plain_text(self, text: str, kind: str, limit: int) -> str:
         """A user's text on one line, once it is known to be safe in a prompt."""

@@ -4,6 +4,7 @@ hidden state becomes the semantic prompt (arXiv 2503.04006, section 3.2)."""
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,11 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from .recent import Recent
+
+PROMPTS_KEPT = 64
+"""Semantic prompts of classes that are kept where they do not depend on the photo."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,8 @@ class SemanticEncoder(nn.Module):
             self.register_buffer("state_mean", torch.zeros(width))
             self.register_buffer("state_scale", torch.ones(width))
         self.to_prompt = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, prompt_dim))
+        self._prompts: Recent[Tensor] = Recent(PROMPTS_KEPT)
+        self._prompts_weights: tuple[tuple[int, int], ...] = ()
 
     @property
     def llava(self) -> LlavaForConditionalGeneration:
@@ -97,6 +105,13 @@ class SemanticEncoder(nn.Module):
         return any(tensor.any() for name, tensor in self.vlm.named_parameters() if "lora_B" in name)
 
     @property
+    def reads_photo(self) -> bool:
+        """Whether the answer depends on the photo: not where the projector's last matrix is nought, whose output is
+        then its bias, whatever it is given. True where the matrix is divided among processes and not here."""
+        weight = self.llava.model.multi_modal_projector.linear_2.weight
+        return weight.numel() == 0 or bool(weight.any())
+
+    @property
     def vision_tower(self) -> PreTrainedModel:
         """The LLaVA's frozen vision tower."""
         return self.llava.model.vision_tower
@@ -104,6 +119,7 @@ class SemanticEncoder(nn.Module):
     def train(self, mode: bool = True) -> "SemanticEncoder":
         """The frozen vision tower stays in evaluation mode (its batch norms must not learn)."""
         super().train(mode)
+        self._prompts.clear()
         self.vision_tower.eval()
         return self
 
@@ -122,7 +138,7 @@ class SemanticEncoder(nn.Module):
         tokens = output.hidden_states[config.vision_feature_layer]
         if config.vision_feature_select_strategy == "default":
             tokens = tokens[:, 1:]  # the class token
-        return {"tokens": tokens} | {f"vision.{n}": output.feature_maps[n] for n in self.stages}
+        return {"tokens": tokens} | {f"vision.{n}": output.feature_maps[n].contiguous() for n in self.stages}
 
     def silent_tokens(self, batch: int) -> Tensor:
         """Photo tokens (batch, tokens, channels) of nought: through a projector that is new, a photo of nothing."""
@@ -142,18 +158,52 @@ class SemanticEncoder(nn.Module):
         Returns:
             Last hidden state at `<SEM_prompt>` (batch, width), and the cross-entropy of the answer (scalar).
         """
+        hidden = self._hidden(tokens, question)
+        targets = question.labels[:, 1:]
+        answered = targets != -100  # logits of the answer only: the vocabulary is the larger part of the cost
+        logits = self.llava.lm_head(hidden[:, :-1][answered])
+        return _state(hidden, question), F.cross_entropy(logits.float(), targets[answered])
+
+    @torch.no_grad()
+    def prompt(self, tokens: Tensor, question: Question) -> Tensor:
+        """The semantic prompts of photos that are all asked one question, for inference: without the text loss, and
+        computed once a question where no photo is read. What is kept is dropped when a weight has changed.
+
+        Args:
+            tokens: (batch, tokens, channels) of the photos, from `encode_photo`.
+            question: a batch of one.
+
+        Returns:
+            (batch, prompt_dim).
+        """
+        if self.training or self.reads_photo:
+            every = Question(**{name: torch.cat([value] * len(tokens)) for name, value in vars(question).items()})
+            return self.project(_state(self._hidden(tokens, every), every))
+        if (weights := self._weights()) != self._prompts_weights:
+            self._prompts.clear()
+            self._prompts_weights = weights
+        prompt = self._prompts.get(
+            tuple(question.input_ids[0].tolist()),
+            lambda: self.project(_state(self._hidden(tokens[:1], question), question)),
+        )
+        return prompt.expand(len(tokens), -1)
+
+    def _weights(self) -> tuple[tuple[int, int], ...]:
+        """Where each weight is, and how often it has been written to: another where one has changed."""
+        return tuple(
+            (tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version)
+            for tensor in chain(self.parameters(), self.buffers())
+        )
+
+    def _hidden(self, tokens: Tensor | None, question: Question) -> Tensor:
+        """The language model's last hidden states (batch, length, width)."""
         photo = None
         if tokens is not None:
             projected = self.llava.model.multi_modal_projector(tokens)
             photo = {"image": BaseModelOutputWithPooling(pooler_output=list(projected))}
-        hidden = self.llava.model(
+        return self.llava.model(
             input_ids=question.input_ids, attention_mask=question.attention_mask, mm_encoder_outputs=photo
         ).last_hidden_state
-        state = hidden[torch.arange(len(hidden), device=hidden.device), question.semantic_index]
-        targets = question.labels[:, 1:]
-        answered = targets != -100  # logits of the answer only: the vocabulary is the larger part of the cost
-        logits = self.llava.lm_head(hidden[:, :-1][answered])
-        return state, F.cross_entropy(logits.float(), targets[answered])
 
     def project(self, state: Tensor) -> Tensor:
         """(batch, width) at `<SEM_prompt>` to the semantic prompt (batch, prompt_dim)."""
@@ -166,3 +216,8 @@ class SemanticEncoder(nn.Module):
         """`read`, then `project`: the semantic prompt and the text loss."""
         state, text_loss = self.read(tokens, question)
         return self.project(state), text_loss
+
+
+def _state(hidden: Tensor, question: Question) -> Tensor:
+    """Hidden states (batch, length, width) at `<SEM_prompt>`, (batch, width)."""
+    return hidden[torch.arange(len(hidden), device=hidden.device), question.semantic_index]

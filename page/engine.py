@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 import zipfile
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,53 +22,21 @@ import dsvlfs
 from dsvlfs import InputError, description
 from dsvlfs.coco import LabelledPhoto, coco_document
 from dsvlfs.processing import Prediction, Segmentation
+from dsvlfs.recent import Recent
 from dsvlfs.visualization import heat_map, overlay
 
 from .supports import SupportPair
 from .uploads import MAX_QUERIES, MAX_SUPPORTS, decode_preview, encode_preview, read_photo
 
 if TYPE_CHECKING:
-    from dsvlfs import DSVLFSModel, Support
+    from dsvlfs import DSVLFSModel, Query, Support
 
-Made = TypeVar("Made")
 Report = Callable[[float, str], None]
 
 
-class Recent:
-    """The results that were used last, made where they are missing; safe among threads.
-
-    Args:
-        size: how many are kept.
-    """
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._kept: OrderedDict[Hashable, object] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: Hashable, make: Callable[[], Made]) -> Made:
-        """What is kept under a key, else what `make` returns, kept from now on."""
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
-        made = make()
-        with self._lock:
-            self._kept[key] = made
-            while len(self._kept) > self._size:
-                self._kept.popitem(last=False)
-        return made
-
-    def clear(self) -> None:
-        """Forgets all."""
-        with self._lock:
-            self._kept.clear()
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-
-SUPPORTS, DESCRIPTIONS = Recent(64), Recent(256)
+SUPPORTS: Recent[Support] = Recent(64)
+QUERIES: Recent[Query] = Recent(MAX_QUERIES)  # some 5 MiB each
+DESCRIPTIONS: Recent[str] = Recent(256)
 
 
 @dataclass(frozen=True)
@@ -175,8 +141,9 @@ def predict(
     for number, (file, name, title) in enumerate(zip(query_files, names, titles), 1):
         report(number / steps, f"Looking at the {title}")
         photo = read_photo(file, title)
+        encoded = QUERIES.get(digest(photo), lambda photo=photo: load_model().encode_query(photo))
         predictions = load_model().predict(
-            photo, class_name, support=support, description=class_description.strip() or None, modes=modes
+            encoded, class_name, support=support, description=class_description.strip() or None, modes=modes
         )
         results.append(Result(name, class_name.strip(), encode_preview(photo), mode, predictions))
     return results

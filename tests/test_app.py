@@ -44,11 +44,16 @@ class FakeModel:
 
     def __init__(self) -> None:
         self.supports: list[Any] = []
+        self.encoded: list[Image.Image] = []
         self.queries: list[dict[str, Any]] = []
 
     def encode_support(self, examples: list[Any]) -> Support:
         self.supports += examples
         return Support((torch.zeros(1, 1, 1, 1),), torch.zeros(1, 1, 1))
+
+    def encode_query(self, photo: Image.Image) -> Image.Image:
+        self.encoded.append(photo)
+        return photo
 
     def predict(
         self, image: Image.Image, class_name: str, *, support: Support | None, description: str | None, modes: list[str]
@@ -95,6 +100,7 @@ def model(app: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeMode
 def forget(app: ModuleType) -> None:
     app.events.first_results.cache_clear()
     app.events.engine.SUPPORTS.clear()
+    app.events.engine.QUERIES.clear()
     app.events.engine.DESCRIPTIONS.clear()
 
 
@@ -217,12 +223,13 @@ def test_clicks_become_a_mask(app, model, circle, monkeypatch):
 # Asking the model ------------------------------------------------------------------------------------------------
 
 
-def test_supports_and_descriptions_are_encoded_once(app, model, circle, files):
+def test_photos_and_descriptions_are_encoded_once(app, model, circle, files):
     engine = app.events.engine
     pairs = [circle, (circle[0], ~circle[1])]
     engine.predict(pairs, "ball", " round ", [files["photo"]], "both")
     engine.predict(pairs[:1], "left", "", [files["photo"], files["large"]], "visual")
     assert len(model.supports) == 2
+    assert [photo.size for photo in model.encoded] == [(80, 60), (3000, 1500)]
     np.testing.assert_array_equal(model.supports[0][1], circle[1])
     assert model.queries == [
         {"class_name": "ball", "shots": 2, "description": "round", "modes": ["both", "semantic", "visual"]},
@@ -230,15 +237,6 @@ def test_supports_and_descriptions_are_encoded_once(app, model, circle, files):
     ]
     assert engine.describe(" red  fox ") == engine.describe("red fox") == "A red fox has corners."
     assert len(engine.DESCRIPTIONS) == 1
-
-
-def test_what_is_kept_is_bounded_and_the_oldest_goes(app):
-    recent = importlib.import_module("page.engine").Recent(2)
-    made = []
-    for key in "abacab":
-        assert recent.get(key, lambda key=key: made.append(key) or key.upper()) == key.upper()
-    assert made == ["a", "b", "c", "b"]
-    assert len(recent) == 2
 
 
 def test_a_name_alone_needs_no_support(app, model, files):

@@ -10,9 +10,10 @@ from torch import Tensor
 from transformers import SamModel
 
 from dsvlfs import DSVLFSModel, InputError
-from dsvlfs.import_reference import ADDED_TOKENS, import_reference
+from dsvlfs.import_reference import MARKERS, import_reference
 
 VOCABULARY = len(paper_like.WORDS)
+ADDED_TOKENS = 1 + len(MARKERS)
 ROOT = "base_model.model."
 
 
@@ -105,9 +106,32 @@ def test_projection_lora_and_tokens_are_the_references(imported):
             low = hidden @ tensor(f"{lora}A.default.weight").T @ tensor(f"{lora}B.default.weight").T
             torch.testing.assert_close(module(hidden), module.base_layer(hidden) + 16 / 8 * low)
     embed, head = encoder.llava.get_input_embeddings(), encoder.llava.lm_head
-    ids = torch.tensor([3, model.processor.semantic_token_id])
-    torch.testing.assert_close(embed(ids), tensor("model.embed_tokens.weight")[[3, VOCABULARY]])
-    torch.testing.assert_close(head(hidden)[:, ids], hidden @ tensor("lm_head.weight")[[3, VOCABULARY]].T)
+    markers = model.processor.tokenizer.convert_tokens_to_ids(MARKERS)
+    ids, theirs = (
+        torch.tensor([3, model.processor.semantic_token_id, *markers]),
+        [3, *range(VOCABULARY, VOCABULARY + 3)],
+    )
+    torch.testing.assert_close(embed(ids), tensor("model.embed_tokens.weight")[theirs])
+    torch.testing.assert_close(head(hidden)[:, ids], hidden @ tensor("lm_head.weight")[theirs].T)
+
+
+def test_the_photo_stands_between_its_markers(imported):
+    _, model = imported
+    tokenizer = model.processor.tokenizer
+    ids = model.processor.question([("circle", None)]).input_ids[0].tolist()
+    first, last = (ids.index(token) for token in tokenizer.convert_tokens_to_ids(MARKERS))
+    assert tokenizer.unk_token_id not in (ids[first], ids[last])
+    assert ids[first + 1 : last] == [model.processor.image_token_id] * 4
+
+
+def test_another_vocabulary_is_refused(tmp_path):
+    state = reference_state()
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        state[ROOT + name] = state[ROOT + name][: VOCABULARY + 1]  # without the markers
+    torch.save(state, tmp_path / "model.bin")
+    with pytest.raises(InputError, match=f"{VOCABULARY + 1} rows in its vocabulary.*im_start"):
+        import_reference(tmp_path / "model.bin", tmp_path / "out", paper_like.config())
+    assert not (tmp_path / "out").exists()
 
 
 def test_every_tensor_of_the_mask_decoder_has_its_place(imported):
@@ -124,7 +148,7 @@ def test_a_checkpoint_that_lacks_a_part_is_named(tmp_path):
     del state[f"{ROOT}model.decoderFewshot.2.bias"]
     torch.save(state, tmp_path / "model.bin")
     with pytest.raises(InputError, match=r"matcher\.to_prompt\.2\.bias"):
-        import_reference(tmp_path / "model.bin", tmp_path / "out", paper_like.config())
+        import_reference(tmp_path / "model.bin", tmp_path / "out", paper_like.config(*paper_like.save_bases(tmp_path)))
     assert not (tmp_path / "out").exists()
 
 

@@ -86,6 +86,90 @@ def test_modes_predicted_together_are_those_predicted_alone(micro_model, circle)
         assert alone.votes.max() <= len(prediction.logits)
 
 
+@pytest.fixture
+def silent_model(micro_model):
+    """As packaged: the projector says the same of every photo."""
+    torch.nn.init.zeros_(micro_model.semantic_encoder.llava.model.multi_modal_projector.linear_2.weight)
+    return micro_model
+
+
+@pytest.fixture
+def readings(micro_model):
+    """Grows with each pass of the language model."""
+    passes = []
+    micro_model.semantic_encoder.llava.model.language_model.register_forward_hook(lambda *_: passes.append(1))
+    return passes
+
+
+def test_a_query_encoded_once_serves_classes_and_supports(micro_model, circle, monkeypatch):
+    image, mask = circle
+    support = micro_model.encode_support([(image, mask), (image, ~mask)])
+    asked = [("circle", support), ("square", None)]
+    expected = [micro_model.segment(image, name, support=given) for name, given in asked]
+    query = micro_model.encode_query(image)
+    monkeypatch.setattr(micro_model.image_encoder, "forward", None)
+    for (name, given), result in zip(asked, expected):
+        np.testing.assert_array_equal(micro_model.segment(query, name, support=given).probability, result.probability)
+
+
+def test_photos_encoded_together_are_those_encoded_alone(micro_model, circle, tmp_path):
+    image, mask = circle
+    support = micro_model.encode_support([(image, mask)])
+    image.save(tmp_path / "photo.png")
+    wide = np.linspace(0, 1, 33 * 47 * 3).reshape(33, 47, 3)
+    photos = [image, wide, micro_model.encode_query(image.rotate(90)), tmp_path / "photo.png", image.rotate(180)]
+    alone = [micro_model.segment(photo, "circle", support=support) for photo in photos]
+    for batch_size in (2, 5, 9):
+        together = micro_model.segment(photos, "circle", support=support, batch_size=batch_size)
+        for one, other in zip(alone, together, strict=True):
+            np.testing.assert_allclose(one.probability, other.probability, atol=1e-5)
+    with pytest.raises(InputError, match=r"no photo .*absent\.png"):
+        micro_model.segment([image, tmp_path / "absent.png"], "circle", batch_size=2)
+    assert micro_model.segment([], "circle") == micro_model.encode_query([]) == []
+
+
+def test_a_class_is_read_once_where_no_photo_is_read(silent_model, circle, readings):
+    encoder, image = silent_model.semantic_encoder, circle[0]
+    question = silent_model.processor.question([("circle", "round")])
+    with torch.inference_mode():
+        expected, _ = encoder(silent_model.encode_query(image).features["tokens"], question)
+    del readings[:]
+    for photo in (image, image.rotate(90)):
+        prompt = encoder.prompt(silent_model.encode_query(photo).features["tokens"], question)
+        assert torch.equal(prompt, expected)
+    assert len(readings) == 1
+    silent_model.segment(image, "circle", description="red")
+    assert len(readings) == 2
+
+
+def test_a_class_is_read_again_for_each_photo_where_the_photo_is_read(micro_model, readings):
+    tokens = torch.randn_like(micro_model.semantic_encoder.silent_tokens(2))
+    question = micro_model.processor.question([("circle", None)])
+    prompts = [micro_model.semantic_encoder.prompt(row[None], question) for row in tokens]
+    assert len(readings) == 2
+    assert not torch.equal(*prompts)
+    torch.testing.assert_close(micro_model.semantic_encoder.prompt(tokens, question), torch.cat(prompts))
+
+
+@pytest.mark.parametrize("change", ["a step of training", "other weights", "another word for a photo"])
+def test_a_class_is_read_again_when_weights_have_changed(silent_model, circle, readings, tmp_path, change):
+    silent_model.save_pretrained(tmp_path)
+    first = silent_model.segment(circle[0], "circle")
+    del readings[:]
+    if change == "a step of training":
+        optimizer = torch.optim.AdamW([p for p in silent_model.parameters() if p.requires_grad], lr=0.1)
+        _step(silent_model, circle, [True], [False]).loss.backward()
+        optimizer.step()
+        del readings[:]
+    elif change == "other weights":
+        silent_model.load_trained(tmp_path / "model.safetensors")
+    else:
+        torch.nn.init.ones_(silent_model.semantic_encoder.llava.model.multi_modal_projector.linear_2.bias)
+    second = silent_model.segment(circle[0], "circle")
+    assert len(readings) == 1
+    assert np.array_equal(first.probability, second.probability) == (change == "other weights")
+
+
 def test_several_shots_are_their_mean_prediction(micro_model, circle):
     image, mask = circle
     shots = [(image, mask), (image, ~mask)]

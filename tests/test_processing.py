@@ -119,7 +119,7 @@ def test_padding_is_taken_off_again(micro_model):
     assert view.image_pixels[0, :, 28:].abs().sum() == 0
     logits = torch.full((1, 14, 14), -9.0)
     logits[:, :7] = 9.0  # the upper half of the square is the photo
-    probability = processor.prediction(logits, view).segmentation().probability
+    probability = processor.prediction(logits, view.valid, view.size).segmentation().probability
     assert probability.shape == (40, 80)
     assert (probability[:36] > 0.9).all()
 
