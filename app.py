@@ -60,7 +60,7 @@ THEME = gr.themes.Default(primary_hue="blue").set(
 
 def build_page() -> gr.Blocks:
     """Lays out the page; nothing asks for the model until it is opened."""
-    start = EXAMPLES[0].draft()
+    (start,) = events.first_drafts()
     with gr.Blocks(title="DSV-LFS: few-shot segmentation", delete_cache=(3600, 3600)) as page:
         drafts = gr.State(time_to_live=3600)  # None once it is given up
         current, tool = gr.State(0), gr.State(BRUSH)

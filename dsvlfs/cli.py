@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         "'accelerate launch --multi_gpu -m dsvlfs label ...' or, without GPUs, 'torchrun --nproc_per_node N -m dsvlfs "
         "label ...'.",
     )
-    label.set_defaults(run=_label)
+    label.set_defaults(run=_in_all_processes(_label))
     _add_request_arguments(label)
     label.add_argument(
         "--photos",
@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Measures mIoU, FB-IoU and more, on a file of episodes or by a named set's test protocol. Under "
         "`accelerate launch -m dsvlfs evaluate ...` the processes share the episodes.",
     )
-    evaluate.set_defaults(run=_evaluate)
+    evaluate.set_defaults(run=_in_all_processes(_evaluate))
     evaluate.add_argument(
         "--root", required=True, type=Path, metavar="DIR", help="folder that the episodes' photos are looked for in"
     )
@@ -286,6 +286,18 @@ def _check_outputs(queries: Sequence[Path], out: Path, inputs: Sequence[Path]) -
                 raise InputError(f"The results of {query} would overwrite {file}, an input; give another --out.")
 
 
+def _in_all_processes(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """A command that as many processes share as were launched: they fail together, and leave together."""
+
+    def run(arguments: argparse.Namespace) -> int:
+        from .processes import all_processes
+
+        with all_processes():
+            return command(arguments)
+
+    return run
+
+
 def _label(arguments: argparse.Namespace) -> int:
     from .label import Request, label_photos, open_photos
     from .processing import load_mask, load_photo
@@ -321,13 +333,11 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             "A file of episodes has its own fold, shots and seeds; leave these options out, or give --set."
         )
 
-    import torch
-    from accelerate import PartialState
-
     from .data.episodes import load_episodes, named_episodes
     from .data.named_sets import training_class_names
     from .data.protocol import protocol_episodes
     from .evaluation import evaluate
+    from .processes import join_processes
     from .prototype import PrototypeSegmenter
 
     if arguments.out.is_dir():
@@ -343,7 +353,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         entries = protocol_episodes(arguments.set, arguments.root, **_protocol_options(arguments))
         episodes = named_episodes(arguments.root, entries, trained_classes)
     _make_folder(arguments.out.parent)
-    state = PartialState(cpu=not torch.cuda.is_available())
+    state = join_processes()
     segmenter = _load_model(arguments.model)
     if state.device.type == "cuda":
         segmenter.to(state.device)

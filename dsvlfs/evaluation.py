@@ -7,18 +7,37 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from accelerate import PartialState
-from accelerate.utils import gather_object
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from .data.episodes import Episode, Example, is_shared
 from .errors import InputError
 from .metrics import EpisodeCounts, SegmentationMetrics, count_episode, known_mean, predicted_tile
+from .processes import failing_together, gather, join_processes
 from .processing import Segmentation
 
 # Files list episodes by class, so that the supports that come again are among the latest.
 _SUPPORTS_KEPT = 32
+
+
+class SupportCache:
+    """The latest supports that were encoded.
+
+    Args:
+        encode: photos with their masks to a support.
+    """
+
+    def __init__(self, encode: Callable[[Sequence[Example]], Any]) -> None:
+        self._encode = encode
+        self._supports: dict[tuple[str, ...], Any] = {}
+
+    def __call__(self, episode: Episode) -> Any:
+        """The episode's support, encoded once for the episodes that share it."""
+        if episode.support_ids not in self._supports:
+            if len(self._supports) == _SUPPORTS_KEPT:
+                del self._supports[next(iter(self._supports))]
+            self._supports[episode.support_ids] = self._encode(episode.support)
+        return self._supports[episode.support_ids]
 
 
 class Segmenter(Protocol):
@@ -72,16 +91,12 @@ def evaluate(
         `miou_std` (over the seeds, n - 1) tell how far they differ.
 
     Raises:
-        InputError: an episode's photo or mask cannot be used.
+        InputError: an episode's photo or mask cannot be used, in any process.
     """
-    state = PartialState(cpu=not torch.cuda.is_available())
-    with state.split_between_processes(list(range(len(episodes)))) as own:
-        outcomes, failure = _run(segmenter, episodes, own, mode, workers, show_progress=state.is_main_process)
-    shares = gather_object([(outcomes, failure)])
-    for _, failure in shares:  # in every process, so that none waits for another
-        if failure is not None:
-            raise InputError(failure)
-    outcomes = [outcome for share, _ in shares for outcome in share]
+    state = join_processes()
+    with state.split_between_processes(list(range(len(episodes)))) as own, failing_together():
+        outcomes = _run(segmenter, episodes, own, mode, workers, show_progress=state.is_main_process)
+    outcomes = gather(outcomes)
     seeds = sorted({outcome.seed for outcome in outcomes})
     by_seed = [SegmentationMetrics(o.counts for o in outcomes if o.seed == seed) for seed in seeds]
     pooled = SegmentationMetrics(outcome.counts for outcome in outcomes)
@@ -127,28 +142,19 @@ def _run(
     workers: int,
     *,
     show_progress: bool,
-) -> tuple[list[_Outcome], str | None]:
-    """Outcomes of these episodes, in order; with what could not be used, where that ended the run."""
+) -> list[_Outcome]:
+    """Outcomes of these episodes, in order."""
     # A generator of its own: the loader draws a number when it starts, which would shift a training run's.
     loader = DataLoader(_Loading(episodes, indices), batch_size=None, num_workers=workers, generator=torch.Generator())
-    supports: dict[tuple[str, ...], Any] = {}
+    encode_support = SupportCache(segmenter.encode_support)
     outcomes = []
     for episode in tqdm(loader, unit="episode", disable=not show_progress):
         if isinstance(episode, InputError):
-            return outcomes, str(episode)
-        try:
-            support = None
-            if mode != "semantic":
-                if episode.support_ids not in supports:
-                    if len(supports) == _SUPPORTS_KEPT:
-                        del supports[next(iter(supports))]
-                    supports[episode.support_ids] = segmenter.encode_support(episode.support)
-                support = supports[episode.support_ids]
-            start = time.perf_counter()
-            prediction = segmenter.segment(episode.query, episode.class_name, support=support, mode=mode).mask
-            seconds = time.perf_counter() - start
-        except InputError as error:
-            return outcomes, str(error)
+            raise episode
+        support = None if mode == "semantic" else encode_support(episode)
+        start = time.perf_counter()
+        prediction = segmenter.segment(episode.query, episode.class_name, support=support, mode=mode).mask
+        seconds = time.perf_counter() - start
         counts = count_episode(
             episode.class_name, prediction, episode.query_mask, episode.query_ignore, episode.query_base
         )
@@ -158,7 +164,7 @@ def _run(
         outcomes.append(
             _Outcome(counts, episode.class_names, episode.seed, seconds, episode.query_base is not None, right_tile)
         )
-    return outcomes, None
+    return outcomes
 
 
 class _Loading(Dataset):

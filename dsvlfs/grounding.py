@@ -54,6 +54,20 @@ class SemanticGrounding(nn.Module):
         features = torch.einsum("pc,bchw->bphw", self.basis, normalise(layers, self.centre.split(self.channels), size))
         return torch.einsum("bp,bphw->bhw", F.normalize(prompt, dim=1), F.normalize(features, dim=1))
 
+    def look(self, layers: Sequence[Tensor], mask: Tensor) -> Tensor:
+        """What objects look like, in the space that the prompts share.
+
+        Args:
+            layers: (batch, C_i, h_i, w_i) each.
+            mask: (batch, height, width) of the objects on any grid, in [0, 1].
+
+        Returns:
+            (batch, prompt_dim), of unit length.
+        """
+        features = normalise(layers, self.centre.split(self.channels), mask.shape[-1])
+        pooled = F.normalize((features * mask[:, None]).sum(dim=(2, 3)), dim=1)
+        return F.normalize(pooled @ self.basis.T, dim=1)
+
     def forward(self, prompt: Tensor, layers: Sequence[Tensor], size: int) -> Tensor:
         """What is added to the dense prompt.
 

@@ -17,9 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from accelerate import PartialState
-from accelerate.utils import gather_object
 from datasets import Dataset, Features, Value, load_dataset
 from datasets import Image as ImageFeature
 from datasets.exceptions import DatasetNotFoundError
@@ -31,7 +29,8 @@ from .coco import LabelledPhoto, coco_document
 from .data.photos import read_json
 from .errors import InputError
 from .files import PHOTO_SUFFIXES, write_json
-from .modeling import DSVLFSModel, Mode, Support
+from .modeling import DSVLFSModel, Mode
+from .processes import failing_together, gather, join_processes
 from .processing import DECODING_ERRORS, Photo, load_photo
 from .visualization import contact_sheet, overlay
 
@@ -308,39 +307,33 @@ def label_photos(photos: Photos, request: Request, out: Path) -> int:
     Raises:
         InputError: the folder holds labels made with other settings, or an example cannot be used.
     """
-    state = PartialState(cpu=not torch.cuda.is_available())
-    folder = LabelFolder(out, {**request.settings(), "photos": photos.source})
-    todo = [index for index, name in enumerate(photos.names) if name not in folder.labels]
-    state.wait_for_everyone()  # all have seen the same list before any adds to it
-    if state.is_main_process:
-        folder.begin()
-    state.wait_for_everyone()
-    unreadable = 0
-    share = todo[state.process_index :: state.num_processes]
-    if share:
-        model = DSVLFSModel.from_pretrained(request.model)
-        model.to(state.device)
-        support = model.encode_support(request.examples) if request.mode != "semantic" else None
-        unreadable = _label_share(photos, share, request, folder, model, support, state)
-    unreadable = sum(gather_object([unreadable]))
-    state.wait_for_everyone()
-    if state.is_main_process:
-        folder.reread()
-        if folder.labels.keys() & set(photos.names):
-            folder.finish(photos, request.class_name)
-    state.wait_for_everyone()
+    state = join_processes()
+    with failing_together():  # all have seen the same list before any adds to it
+        folder = LabelFolder(out, {**request.settings(), "photos": photos.source})
+        todo = [index for index, name in enumerate(photos.names) if name not in folder.labels]
+    with failing_together():
+        if state.is_main_process:
+            folder.begin()
+    with failing_together():
+        unreadable = _label_share(photos, todo[state.process_index :: state.num_processes], request, folder, state)
+    unreadable = sum(gather([unreadable]))
+    with failing_together():
+        if state.is_main_process:
+            folder.reread()
+            if folder.labels.keys() & set(photos.names):
+                folder.finish(photos, request.class_name)
     return unreadable
 
 
 def _label_share(
-    photos: Photos,
-    share: Sequence[int],
-    request: Request,
-    folder: LabelFolder,
-    model: DSVLFSModel,
-    support: Support | None,
-    state: PartialState,
+    photos: Photos, share: Sequence[int], request: Request, folder: LabelFolder, state: PartialState
 ) -> int:
+    """Labels these photos, and returns how many could not be read."""
+    if not share:
+        return 0
+    model = DSVLFSModel.from_pretrained(request.model)
+    model.to(state.device)
+    support = model.encode_support(request.examples) if request.mode != "semantic" else None
     unreadable = 0
     title = f"process 1 of {state.num_processes}" if state.num_processes > 1 else None
     for index in tqdm(share, unit="photo", desc=title, disable=not state.is_main_process):

@@ -126,6 +126,27 @@ class SegmentationMetrics:
         Returns:
             The lower and the upper end.
         """
+        return _percentiles(self._resampled_mious(resamples, seed), confidence)
+
+    def difference_interval(
+        self, other: "SegmentationMetrics", confidence: float = 0.95, resamples: int = 1000, seed: int = 0
+    ) -> tuple[float, float]:
+        """Percentile interval of this mIoU less another's on the same episodes, counted in the same order. Both are
+        taken of the same resamples, so what makes an episode hard for both cancels out.
+
+        Returns:
+            The lower and the upper end.
+
+        Raises:
+            ValueError: the episodes' classes differ.
+        """
+        if [counts.class_name for counts in self._counts] != [counts.class_name for counts in other._counts]:
+            raise ValueError("The two have counted different episodes; count the same ones in the same order.")
+        own, others = (metrics._resampled_mious(resamples, seed) for metrics in (self, other))
+        return _percentiles(own - others, confidence)
+
+    def _resampled_mious(self, resamples: int, seed: int) -> np.ndarray:
+        """(resamples,)."""
         names, column = self._classes()
         pairs = self._pairs("foreground")
         episodes = len(pairs)
@@ -133,9 +154,7 @@ class SegmentationMetrics:
         intersections, unions = pairs.T[:, :, None] * np.eye(len(names), dtype=np.int64)[column]
         # How often each resample takes each episode: (resamples, episodes).
         taken = np.random.default_rng(seed).multinomial(episodes, np.full(episodes, 1 / episodes), size=resamples)
-        mious = np.nanmean(_quotient(taken @ intersections, taken @ unions), axis=1)
-        low, high = np.nanquantile(mious, [(1 - confidence) / 2, (1 + confidence) / 2])
-        return float(low), float(high)
+        return np.nanmean(_quotient(taken @ intersections, taken @ unions), axis=1)
 
     def _pairs(self, measure: str) -> np.ndarray:
         """(episodes, 2)."""
@@ -196,6 +215,11 @@ def _intersection_and_union(prediction: np.ndarray, target: np.ndarray) -> tuple
 
 def _quotient(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+
+
+def _percentiles(values: np.ndarray, confidence: float) -> tuple[float, float]:
+    low, high = np.nanquantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
 
 
 def known_mean(values: Iterable[float]) -> float:

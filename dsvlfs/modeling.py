@@ -203,7 +203,7 @@ class DSVLFSModel(nn.Module):
     def visual_prompt(self, features: dict[str, Tensor], layers: Sequence[Tensor], mask: Tensor, size: int) -> Tensor:
         """The visual prompt (batch, prompt_dim, size, size) of query features and one support each; the features of a
         single query serve all supports."""
-        return self.matcher.prompt(self.match(features, layers, mask, size))
+        return self.matcher([features[name] for name in self.config.correlation_layers], layers, mask, size)
 
     def match(self, features: dict[str, Tensor], layers: Sequence[Tensor], mask: Tensor, size: int) -> Match:
         """What `visual_prompt` is made of; of several supports as one (`Match.joint`) where that is asked for."""

@@ -1,8 +1,10 @@
 """From a box or a few points to a mask of one object, by the model's own visual prompt.
 
 There is no prompt encoder for boxes and points here. Instead the photo is its own support: the box is taken for the
-mask, and matching the box's view against itself separates what fills the box from what surrounds it. On thirteen boxes
-around objects of COCO val2017 and the three examples the mask's mean IoU was 0.79, that of the box itself 0.56.
+mask, and matching the box's view against itself separates what fills the box from what surrounds it. How well that
+does, `benchmarks/selection.py` measures: on 30 of the novel photos the box's mask has a mean IoU of 74 % with the
+object (the box itself 53 %), a single point's 65 %; on 30 classes of COCO scenes, many of them several objects, 51 %
+(44 %) and 22 %.
 """
 
 from collections.abc import Sequence

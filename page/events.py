@@ -370,15 +370,17 @@ def call_mask(
         if photo is None:
             raise InputError("Give the photo.")
         image = read_photo(photo, "photo")
-        numbers = [box] if box else [*(points_on or []), *(points_beside or [])]
-        if not all(_are_numbers(entry, 4 if box else 2) for entry in numbers):
-            raise InputError("Give the box as [left, top, right, bottom] and points as [[x, y], ...], in pixels.")
+        points = [points_on or [], points_beside or []]
+        if box is not None and not _are_numbers(box, 4):
+            raise InputError("Give the box as [left, top, right, bottom], in pixels, or null.")
+        if not all(isinstance(p, list) and all(_are_numbers(point, 2) for point in p) for p in points):
+            raise InputError("Give points as [[x, y], ...], in pixels, or null.")
         if box:
             mask = mask_in_box(engine.load_model(), image, box)
         else:
-            mask = mask_at_points(engine.load_model(), image, points_on or [], points_beside or [])
+            mask = mask_at_points(engine.load_model(), image, *points)
         yield str(engine.write_mask(mask, folder / f"{Path(photo).stem}_mask.png"))
 
 
 def _are_numbers(values: object, count: int) -> bool:
-    return isinstance(values, list) and len(values) == count and all(isinstance(v, (int, float)) for v in values)
+    return isinstance(values, list) and len(values) == count and all(type(v) in (int, float) for v in values)

@@ -220,6 +220,22 @@ def test_clicks_become_a_mask(app, model, circle, monkeypatch):
     assert drafts[0].inside == drafts[0].beside == ()
 
 
+@pytest.mark.parametrize(
+    ("box", "on", "beside", "sentence"),
+    [
+        ([1, 2, 3], None, None, "Give the box as"),
+        (5, None, None, "Give the box as"),
+        ([True, 2, 3, 4], None, None, "Give the box as"),
+        (None, 5, None, "Give points as"),
+        (None, [[1, 2], 3], None, "Give points as"),
+        (None, [[1, 2]], {"x": 1}, "Give points as"),
+    ],
+)
+def test_marks_of_a_wrong_form_are_named(app, model, files, box, on, beside, sentence):
+    with pytest.raises(gr.Error, match=sentence):
+        next(app.events.call_mask(str(files["photo"]), box, on, beside))
+
+
 # Asking the model ------------------------------------------------------------------------------------------------
 
 

@@ -89,6 +89,19 @@ def test_mosaic(folder):
     expected[256:, :128] = True
     assert np.array_equal(episode.query_mask, expected)
     assert (episode.position, episode.layout) == (2, (2, 2))
+    others = np.zeros((512, 512), dtype=bool)
+    others[:, :128] = others[:256, 256:384] = others[256:, 256:384] = True
+    assert np.array_equal(episode.query_others, others & ~expected)
+
+
+def test_a_class_is_described_by_its_photos_definition(folder):
+    entries = [{"image": f"images/{s}.png", "mask": f"masks/{s}.png", "name": s} for s in COLOURS]
+    entries[0]["definition"] = "a wild dog with a bushy tail"
+    write_lines(folder / "metadata.jsonl", *entries)
+    lines = [{"class_name": name, "query": name, "support": ["wolf"]} for name in ("fox", "cup")]
+    fox, cup = load_episodes(folder, write_lines(folder / "episodes.jsonl", *lines))
+    assert (fox.description, cup.description) == ("a wild dog with a bushy tail", None)
+    assert fox.query_others is None
 
 
 def test_coco_finds_the_split_and_joins_the_instances(coco):
@@ -108,6 +121,9 @@ def test_coco_supports_of_two_categories_differ(coco):
     ]
     dice, cube = load_episodes(coco, write_lines(coco / "episodes.jsonl", *lines), None)
     assert dice.support_ids != cube.support_ids
+    assert not dice.query_others.any()
+    assert cube.query_others[12, 12]
+    assert not (cube.query_others & cube.query_mask).any()
     assert not np.array_equal(dice.support[0][1], cube.support[0][1])
 
 

@@ -227,8 +227,23 @@ def test_a_run_is_neither_overwritten_nor_resumed_as_another(tmp_path):
     with pytest.raises(InputError, match="other settings"):
         run.open(TrainingConfig(steps=8), resume=True)
     run.open(TrainingConfig(steps=7, workers=3), resume=True)
+    with pytest.raises(InputError, match="started from the bases alone"):
+        run.open(TrainingConfig(steps=7), start_from=tmp_path, resume=True)
     with pytest.raises(InputError, match="no run"):
         RunFolder(tmp_path / "none").open(TrainingConfig(), resume=True)
+    (tmp_path / "lost" / "best").mkdir(parents=True)
+    with pytest.raises(InputError, match="whose state is gone"):
+        RunFolder(tmp_path / "lost").open(TrainingConfig(), resume=False)
+
+
+def test_a_resumed_run_knows_what_it_started_from(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    run.open(TrainingConfig(), start_from=tmp_path / "a", resume=False)
+    for start_from in (None, tmp_path / "a"):
+        run.open(TrainingConfig(), start_from=start_from, resume=True)
+        assert run.start_from() == (tmp_path / "a").resolve()
+    with pytest.raises(InputError, match="without --start-from"):
+        run.open(TrainingConfig(), start_from=tmp_path / "b", resume=True)
 
 
 def test_a_resumed_log_ends_where_the_state_does(tmp_path):
@@ -253,6 +268,27 @@ def test_a_start_that_failed_can_be_made_again(cache, packs, tmp_path):
         _train(cache, packs, tmp_path / "run")
 
 
+def test_a_run_logs_the_health_of_its_correlation(cache, packs, tmp_path):
+    (tmp_path / "settings.yaml").write_text(WHOLE)
+    _train(cache, packs, tmp_path / "run", config=tmp_path / "settings.yaml")
+    losses, health = (
+        [json.loads(line) for line in (tmp_path / "run" / f"{name}.jsonl").read_text().splitlines()]
+        for name in ("losses", "correlation")
+    )
+    assert [line["step"] for line in health] == [line["step"] for line in losses] != []
+    for line in health:
+        assert {"image.2/spread", "image.2/zeros", "vision.5/silent"} <= line.keys()
+        assert 0 <= line["image.2/zeros"] <= 1
+        assert 0 < line["image.2/mean"] <= 1
+
+
+def test_a_collapsed_correlation_is_said(cache, packs, tmp_path, monkeypatch, capsys):
+    (tmp_path / "settings.yaml").write_text(WHOLE)
+    monkeypatch.setattr("dsvlfs.analysis.correlation_health.SMALLEST_SPREAD", float("inf"))
+    _train(cache, packs, tmp_path / "run", config=tmp_path / "settings.yaml")
+    assert "has collapsed in image.2, vision.5." in capsys.readouterr().err
+
+
 def test_a_run_can_start_from_a_checkpoint(cache, packs, tmp_path):
     start = build_micro_model()
     with torch.no_grad():
@@ -265,6 +301,7 @@ def test_a_run_can_start_from_a_checkpoint(cache, packs, tmp_path):
     # A first step at so low a rate that it changes nothing.
     (tmp_path / "settings.yaml").write_text(WHOLE + "learning_rate: 1.0e-12")
     _train(cache, packs, tmp_path / "run", "--start-from", tmp_path / "start", config=tmp_path / "settings.yaml")
+    assert RunFolder(tmp_path / "run").start_from() == (tmp_path / "start").resolve()
     begun, started = (load_file(tmp_path / path / "model.safetensors") for path in ("start", "run/last"))
     torch.testing.assert_close(started, begun, rtol=0, atol=1e-6)
 

@@ -1,7 +1,8 @@
 """A run's folder: its settings, its state, its logs, its checkpoints.
 
-`training.json` holds the settings; `last` is the latest state, `best` and `final` are checkpoints; `losses.jsonl` and
-`validation.jsonl` get a line each time; `curves` holds TensorBoard's, and `pictures` shows validation episodes.
+`training.json` holds the settings and the start; `last` is the latest state, `best` and `final` are checkpoints;
+`losses.jsonl` and `validation.jsonl` get a line each time; `curves` holds TensorBoard's, and `pictures` shows
+validation episodes.
 """
 
 import json
@@ -22,6 +23,8 @@ from dsvlfs.data.photos import read_json
 from dsvlfs.errors import InputError
 from dsvlfs.files import write_json, write_text
 from dsvlfs.modeling import DSVLFSModel
+
+_START = "start_from"
 
 
 @dataclass
@@ -50,29 +53,48 @@ class RunFolder:
         self.folder = folder
         self.last = folder / "last"
         self._old = folder / "last.old"
+        self._settings = folder / "training.json"
 
-    def open(self, config: TrainingConfig, *, resume: bool) -> None:
-        """Prepares the folder, in the main process: a new run leaves nothing of one that never saved its state, a
-        resumed one only what its state knows of.
+    def open(self, config: TrainingConfig, *, start_from: Path | None = None, resume: bool) -> None:
+        """Prepares the folder, in the main process: the logs of a new run hold nothing of one that never saved its
+        state, those of a resumed one only what its state knows of.
+
+        Args:
+            start_from: folder of the checkpoint that the run starts from; a resumed run knows its own, and None keeps
+                it.
 
         Raises:
-            InputError: there is a run already, or none to resume, or one with other settings.
+            InputError: there is a run already, or none to resume, or one with other settings or another start.
         """
         if self._old.exists() and not self.last.exists():  # killed between two renames
             os.replace(self._old, self.last)
-        settings = self.folder / "training.json"
         if not resume and self.last.exists():
             raise InputError(f"{self.folder} holds a run already; go on with --resume, or give another --out.")
+        if not resume and any((self.folder / name).exists() for name in ("best", "final")):
+            raise InputError(f"{self.folder} holds the checkpoints of a run whose state is gone; give another --out.")
         if resume:
-            if not settings.exists():
+            if not self._settings.exists():
                 raise InputError(f"{self.folder} holds no run to resume; start it without --resume.")
-            if not from_settings(read_json(settings), settings).may_go_on_as(config):
+            own = read_json(self._settings)
+            start_from = self.start_from() if start_from is None else start_from.resolve()
+            if start_from != self.start_from():
+                raise InputError(
+                    f"The run in {self.folder} started from {self.start_from() or 'the bases alone'}; resume it "
+                    "without --start-from."
+                )
+            own.pop(_START, None)
+            if not from_settings(own, self._settings).may_go_on_as(config):
                 raise InputError(f"The run in {self.folder} has other settings; resume it with its own.")
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(settings, asdict(config))
+        write_json(self._settings, asdict(config) | {_START: start_from and str(start_from.resolve())})
         step = self.progress().step
         for log in ("losses.jsonl", "validation.jsonl"):
             self._cut(self.folder / log, step)
+
+    def start_from(self) -> Path | None:
+        """Folder of the checkpoint that the run starts from; None where it starts from the bases alone."""
+        folder = read_json(self._settings).get(_START)
+        return Path(folder) if folder else None
 
     def progress(self) -> Progress:
         """How far the saved state is; the beginning where there is none."""

@@ -13,12 +13,12 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.utils import DistributedType, set_seed
 from config import TrainingConfig, load_config
 from episode_losses import EpisodeLosses, build_model
@@ -32,10 +32,13 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from validation import validate
 
+from dsvlfs.analysis.correlation_health import MEASURES, correlation_health, is_collapsed, watched
 from dsvlfs.bases import BaseNotAvailableError
 from dsvlfs.data.photo_episodes import PhotoBatch
 from dsvlfs.data.sampling import TrainingBatch
 from dsvlfs.errors import InputError
+from dsvlfs.matching import DenseMatcher
+from dsvlfs.processes import PATIENCE
 
 FIGURES = ("loss", "text_loss", "bce_loss", "dice_loss", "iou_both", "iou_semantic", "iou_visual")
 
@@ -76,6 +79,19 @@ class Trainer:
         batches = iter(loader)
         for _ in range(done, self.config.steps):
             yield [next(batches) for _ in range(plan.accumulation)]
+
+    def watched_step(
+        self, number: int, batches: list[TrainingBatch | PhotoBatch], matcher: DenseMatcher
+    ) -> tuple[dict[str, list[float]], Tensor | None]:
+        """A step, and the health of the correlation (layers, measures) in this process's last micro-batch; None where
+        no sample of that has a support."""
+        with watched(matcher) as last:
+            figures = self.step(number, batches)
+        batch = batches[-1]
+        if not batch.use_visual.any():
+            return figures, None
+        target = batch.target[batch.use_visual].to(self.accelerator.device)
+        return figures, correlation_health(*last[0], target).nanmean(dim=0)
 
     def step(self, number: int, batches: list[TrainingBatch | PhotoBatch]) -> dict[str, list[float]]:
         """One optimiser step.
@@ -129,7 +145,8 @@ def start(config: TrainingConfig, out: Path) -> tuple[Accelerator, StepPlan]:
         project_dir=out,
         # Where a prompt can be missing, so can the gradients of its part, in one process and not in another.
         kwargs_handlers=[
-            DistributedDataParallelKwargs(find_unused_parameters=not config.always_whole, gradient_as_bucket_view=True)
+            DistributedDataParallelKwargs(find_unused_parameters=not config.always_whole, gradient_as_bucket_view=True),
+            InitProcessGroupKwargs(timeout=PATIENCE),
         ],
     )
     divided = accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
@@ -155,15 +172,15 @@ def train(config: TrainingConfig, arguments: argparse.Namespace) -> None:
     is_main = accelerator.is_main_process
     run = RunFolder(arguments.out)
     if is_main:
-        run.open(config, resume=arguments.resume)
+        run.open(config, start_from=arguments.start_from, resume=arguments.resume)
     accelerator.wait_for_everyone()
     progress = run.progress()
     accelerator.init_trackers("curves", init_kwargs={"tensorboard": {"purge_step": progress.step + 1}})
     set_seed(config.seed)
-    model = build_model(config, accelerator, run.last if progress.step else arguments.start_from)
+    model = build_model(config, accelerator, run.last if progress.step else run.start_from())
     if not progress.step and config.text_only_steps and model.semantic_encoder.is_adapted:
         raise InputError(
-            f"The language model of {arguments.start_from} is adapted to photos, and text_only_steps suppose one "
+            f"The language model of {run.start_from()} is adapted to photos, and text_only_steps suppose one "
             "that is not; set them to 0."
         )
     cache_folder = arguments.cache or arguments.out / "cache"
@@ -194,7 +211,11 @@ def train(config: TrainingConfig, arguments: argparse.Namespace) -> None:
         disable=not is_main,
     )
     for batches in bar:
-        figures = trainer.step(progress.step, batches)
+        health = None
+        if _due(progress.step + 1, config.log_every) and not config.learns_shots:
+            figures, health = trainer.watched_step(progress.step, batches, model.matcher)
+        else:
+            figures = trainer.step(progress.step, batches)
         progress.step += 1
         progress.figures = {
             name: [a + b for a, b in zip(progress.figures.get(name, (0, 0)), new)] for name, new in figures.items()
@@ -204,6 +225,8 @@ def train(config: TrainingConfig, arguments: argparse.Namespace) -> None:
             progress.figures = {}
             _log(accelerator, run, "losses.jsonl", progress.step, {"seconds": round(time.time() - started, 1)}, means)
             bar.set_postfix({name: f"{mean:.3f}" for name, mean in means.items()})
+            if health is not None:
+                _log_correlation(accelerator, run, progress.step, model.config.correlation_layers, health)
         if episodes.validation is not None and _due(progress.step, config.validation_every, config.steps):
             miou, picture = validate(
                 losses,
@@ -273,6 +296,19 @@ def _log(
     accelerator.log(means, step=step)
     if accelerator.is_main_process:
         run.log(name, {"step": step} | more | means)
+
+
+def _log_correlation(
+    accelerator: Accelerator, run: RunFolder, step: int, layers: Sequence[str], health: Tensor
+) -> None:
+    """The correlation's health by layer; measures that have nothing to be taken of are left out."""
+    figures = {layer: dict(zip(MEASURES, row)) for layer, row in zip(layers, health.tolist())}
+    known = {
+        f"{layer}/{name}": value for layer, own in figures.items() for name, value in own.items() if value == value
+    }
+    _log(accelerator, run, "correlation.jsonl", step, {}, known)
+    if collapsed := [layer for layer, own in figures.items() if is_collapsed(own["spread"], own["silent"])]:
+        tqdm.write(f"Step {step}: the correlation has collapsed in {', '.join(collapsed)}.", file=sys.stderr)
 
 
 def _show(accelerator: Accelerator, run: RunFolder, step: int, picture: Any) -> None:

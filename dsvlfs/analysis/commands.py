@@ -16,9 +16,31 @@ if TYPE_CHECKING:
     from ..modeling import DSVLFSModel
 
 ANALYSES: dict[str, str] = {
+    "ablation": "what each part of the model contributes to the mask",
+    "embeddings": "whether the semantic prompts and the looks of different classes stay apart",
+    "matching": "whether the correlation is healthy, and whose pixels the mask covers besides the class's",
     "shots": "how several supports are best made one mask, and what a bad one among them does",
 }
 """Name of each analysis, which is that of its module, and what it answers."""
+
+
+def _of_ablation(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--descriptions",
+        type=Path,
+        metavar="FILE.json",
+        help="{class name: text} (default: the classes' definitions, where the photos' metadata has them)",
+    )
+
+
+def _of_embeddings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--photos",
+        type=Path,
+        metavar="DIR",
+        help="folder with a metadata.jsonl, whose photos of the episodes' classes are taken (default: the episodes' "
+        "supports)",
+    )
 
 
 def _of_shots(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +56,8 @@ def _of_shots(parser: argparse.ArgumentParser) -> None:
 
 
 _MORE_ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
+    "ablation": _of_ablation,
+    "embeddings": _of_embeddings,
     "shots": _of_shots,
 }
 

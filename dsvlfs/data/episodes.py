@@ -12,7 +12,7 @@ A line is an episode: `class_name`, `query` (one photo) and `support` (K photos)
 
 import io
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,9 @@ class Episode:
         query_base: bool (height, width), objects of other classes that the model was trained on; None where unknown.
         position: for a mosaic, index of the tile that holds the class, row by row.
         layout: for a mosaic, its (rows, columns).
+        query_others: bool (height, width), objects of all other classes that the query is known to show: a mosaic's
+            distractors, COCO's other categories, a named set's `query_base`; None where unknown.
+        description: of the class, where the photos' metadata defines it.
         query_photos: ids of the photos that the query is made of, a mosaic's distractors among them.
     """
 
@@ -62,6 +65,8 @@ class Episode:
     query_base: np.ndarray | None = None
     position: int | None = None
     layout: tuple[int, int] | None = None
+    query_others: np.ndarray | None = None
+    description: str | None = None
     query_photos: tuple[str, ...] = ()
 
     @property
@@ -133,12 +138,14 @@ class _EpisodeFile(Sequence[Episode]):
         category_id = entry.get("category_id")
         query, query_mask = self._photos.example(entry["query"], category_id)
         position, layout = entry.get("position"), None
+        others = self._photos.others(entry["query"], category_id)
         if position is not None:
             tiles = [self._photos.example(photo_id, category_id) for photo_id in entry["distractors"]]
             tiles.insert(position, (query, query_mask))
             layout = MOSAIC_LAYOUT
             query, tile_masks = compose_mosaic(tiles, *layout)
             query_mask = tile_masks[position]
+            others = np.any([mask for tile, mask in enumerate(tile_masks) if tile != position], axis=0)
         return Episode(
             class_name=entry["class_name"],
             query=query,
@@ -148,6 +155,8 @@ class _EpisodeFile(Sequence[Episode]):
             class_names=(entry["class_name"],),
             position=position,
             layout=layout,
+            query_others=None if others is None else others & ~query_mask,
+            description=self._photos.definitions.get(entry["class_name"]),
             query_photos=_query_photos(entry),
         )
 
@@ -219,6 +228,8 @@ class _NamedEpisodes(Sequence[Episode]):
             seed=entry["seed"],
             query_ignore=_decoded_ignore(row["ignore"], query.size) if row["ignore"] else None,
             query_base=base,
+            query_others=base,
+            description=row["definition"] or None,
             query_photos=_query_photos(entry),
         )
 
@@ -232,10 +243,9 @@ class _PhotoFolder:
 
     def __init__(self, root: Path, photo_ids: set[str]) -> None:
         file = root / "metadata.jsonl"
-        self._files = {
-            Path(entry["image"]).stem: (root / entry["image"], root / entry["mask"])
-            for entry in read_json_lines(file, ("image", "mask"))
-        }
+        entries = read_json_lines(file, ("image", "mask"))
+        self._files = {Path(entry["image"]).stem: (root / entry["image"], root / entry["mask"]) for entry in entries}
+        self.definitions = {e["name"]: e["definition"] for e in entries if "name" in e and e.get("definition")}
         if missing := sorted(photo_ids - self._files.keys(), key=str):
             raise InputError(
                 f"{file} has no photo '{missing[0]}' ({len(missing)} of the episodes' photos are missing); give the "
@@ -247,9 +257,14 @@ class _PhotoFolder:
         photo = load_photo(image_file)
         return photo, load_mask(mask_file, photo.size)
 
+    def others(self, photo_id: str, _: None) -> None:
+        """What else a photo shows is unknown."""
+
 
 class _CocoPhotos:
     """Photos of COCO's layout by image id, in the split that knows them all."""
+
+    definitions: Mapping[str, str] = {}
 
     def __init__(self, root: Path, photo_ids: set[int]) -> None:
         for file in sorted((root / "annotations").glob("instances_*.json")):
@@ -264,7 +279,9 @@ class _CocoPhotos:
             )
         self._folder = root / file.stem.removeprefix("instances_")
         self._segmentations = defaultdict(list)
+        self._categories: dict[int, set[int]] = defaultdict(set)
         for entry in annotations["annotations"]:
+            self._categories[entry["image_id"]].add(entry["category_id"])
             self._segmentations[entry["image_id"], entry["category_id"]].append(entry["segmentation"])
 
     def example(self, photo_id: int, category_id: int) -> Example:
@@ -277,6 +294,14 @@ class _CocoPhotos:
             )
         photo = load_photo(self._folder / entry["file_name"])
         return photo, load_mask(union_mask(segmentations, entry["height"], entry["width"]), photo.size)
+
+    def others(self, photo_id: int, category_id: int) -> np.ndarray:
+        """Every instance of another category in the photo, bool (height, width)."""
+        entry = self._photos[photo_id]
+        found = [self._segmentations[photo_id, other] for other in self._categories[photo_id] - {category_id}]
+        instances = [instance for part in found for instance in part]
+        height, width = entry["height"], entry["width"]
+        return union_mask(instances, height, width) if instances else np.zeros((height, width), dtype=bool)
 
 
 def is_shared(names: Collection[str], trained_classes: Collection[str]) -> bool:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
@@ -21,6 +20,7 @@ from ..configuration import DSVLFSConfig
 from ..errors import InputError
 from ..files import write_text
 from ..modeling import DSVLFSModel
+from ..processes import failing_together, join_processes
 from .photos import read_json
 from .scenes import Scene, SceneComposer
 from .targets import on_decoder_grid, target_side
@@ -67,9 +67,12 @@ class FeatureCache:
         Raises:
             InputError: the folder holds features that were computed with other settings.
         """
-        state = PartialState(cpu=not torch.cuda.is_available())
-        with state.main_process_first():  # the others find the settings written, never half of them
-            self._claim({"scenes": scenes, "scene_photos": scene_photos, "seed": seed, "model": model.config.to_dict()})
+        state = join_processes()
+        with failing_together():
+            if state.is_main_process:
+                self._claim(
+                    {"scenes": scenes, "scene_photos": scene_photos, "seed": seed, "model": model.config.to_dict()}
+                )
         jobs = [
             *self._support_jobs(model, composer, scene_photos, seed),
             *self._query_jobs(model, composer, scenes, seed),
