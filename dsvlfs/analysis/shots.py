@@ -141,14 +141,14 @@ class _Query:
 
     def __init__(self, model: DSVLFSModel, episode: Episode, supports: Sequence[Support], mode: Mode) -> None:
         self.model, self.episode = model, episode
-        self.view = model.processor.query_view(episode.query)
-        self.features = model.frozen_features(self.view)
+        self.query = model.encode_query(episode.query)
+        self.features = self.query.features
         self.embedding = model.image_embedding(self.features)
         self.size = self.embedding.shape[-1]
         self.semantic = self.grounded = None
         if mode == "both":
             question = model.processor.question([(episode.class_name, None)]).to(model.device)
-            self.semantic, _ = model.semantic_encoder(self.features["tokens"], question)
+            self.semantic = model.semantic_encoder.prompt(self.features["tokens"], question)
             if model.grounding is not None:
                 self.grounded = model.ground(self.features, self.semantic, self.size)
         self.layers = [torch.cat(layer) for layer in zip(*(support.layers for support in supports))]
@@ -160,7 +160,7 @@ class _Query:
     def count(self, places: list[int], aggregation: Aggregation) -> EpisodeCounts:
         """Aggregates some of the supports, and compares the mask with the target."""
         logits = self._aggregate(places, aggregation)
-        mask = self.model.processor.prediction(logits, self.view).segmentation().mask
+        mask = self.model.processor.prediction(logits, self.query.valid, self.query.size).segmentation().mask
         episode = self.episode
         return count_episode(episode.class_name, mask, episode.query_mask, episode.query_ignore, episode.query_base)
 
