@@ -59,6 +59,7 @@ class DSVLFSConfig(PreTrainedConfig):
         text_loss_weight, bce_loss_weight, dice_loss_weight: weights of the three losses.
         logit_offset: added to the mask's logits, which moves the probability of 0.5 to where mIoU is best.
         vote_threshold: with K shots, share of the largest vote count at which a pixel is foreground.
+        shot_aggregation: how K shots become one mask (see `dsvlfs.aggregation`); "attention" has weights of its own.
 
     The defaults are those of `paper`.
     """
@@ -105,6 +106,7 @@ class DSVLFSConfig(PreTrainedConfig):
         dice_loss_weight: float = 0.5,
         logit_offset: float = 0.0,
         vote_threshold: float = 0.5,
+        shot_aggregation: str = "votes",
         **kwargs: Any,
     ) -> None:
         self.image_base = image_base
@@ -143,6 +145,7 @@ class DSVLFSConfig(PreTrainedConfig):
         self.dice_loss_weight = dice_loss_weight
         self.logit_offset = logit_offset
         self.vote_threshold = vote_threshold
+        self.shot_aggregation = shot_aggregation
         super().__init__(**kwargs)
 
     @classmethod

@@ -84,7 +84,7 @@ def cost(config: DSVLFSConfig) -> Cost:
             encoder.llava.lm_head,
             encoder.to_prompt,
         ],
-        "dense matching": [model.matcher],
+        "dense matching": [part for part in (model.matcher, model.shot_attention) if part],
         "mask decoder": [model.mask_decoder, *(part for part in (model.neck, model.grounding) if part)],
     }
     parts = []

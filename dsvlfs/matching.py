@@ -8,6 +8,7 @@ the channels last neither convolution has to reorder its input.
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -114,6 +115,39 @@ class _Block4d(nn.Module):
         return norm_relu(x, self.norm)
 
 
+@dataclass(frozen=True)
+class Match:
+    """A query's match with each support, reduced over the support's positions.
+
+    Args:
+        squeezed: (batch, channels, height, width), the mean of the convolved correlation.
+        sums, maxima: (batch, height, width, correlation's channels), of the correlation; None without priors.
+        areas: (batch, correlation's channels), number of positions that each channel's sum is over; None likewise.
+    """
+
+    squeezed: Tensor
+    sums: Tensor | None = None
+    maxima: Tensor | None = None
+    areas: Tensor | None = None
+
+    def __getitem__(self, supports: list[int]) -> "Match":
+        """Of some of the supports."""
+        return Match(*(value if value is None else value[supports] for value in vars(self).values()))
+
+    def joint(self) -> "Match":
+        """The batch, of one query's supports, as one support: what is reduced over a support's positions is reduced
+        over all of theirs. Each support's plane was convolved and normalised by itself."""
+        squeezed = self.squeezed.mean(dim=0, keepdim=True)
+        if self.sums is None:
+            return Match(squeezed)
+        return Match(
+            squeezed,
+            self.sums.sum(dim=0, keepdim=True),
+            self.maxima.amax(dim=0, keepdim=True),
+            self.areas.sum(dim=0, keepdim=True),
+        )
+
+
 class DenseMatcher(nn.Module):
     """Query and support features to the visual prompt.
 
@@ -150,7 +184,15 @@ class DenseMatcher(nn.Module):
         )
 
     def forward(self, query: Sequence[Tensor], support: Sequence[Tensor], mask: Tensor, size: int) -> Tensor:
-        """Matches.
+        """Matches; the arguments are those of `match`.
+
+        Returns:
+            The visual prompt (batch, prompt_dim, size, size).
+        """
+        return self.prompt(self.match(query, support, mask, size))
+
+    def match(self, query: Sequence[Tensor], support: Sequence[Tensor], mask: Tensor, size: int) -> Match:
+        """Correlates and convolves.
 
         Args:
             query: a tensor (batch, channels, height, width) a layer; layers may differ in size. A batch of one is
@@ -158,15 +200,12 @@ class DenseMatcher(nn.Module):
             support: likewise, with the same channels, and one size for all layers.
             mask: (batch, support height, support width), the support's foreground in [0, 1].
             size: side of the visual prompt, in positions; query layers of other sizes are resampled to it.
-
-        Returns:
-            (batch, prompt_dim, size, size).
         """
         query = [_resample(layer, size) for layer in query]
         first = self.blocks[0]
         stride = first.conv.support_stride
         correlation = Correlation(query, support, mask, background=self.background, stride=stride)
-        sums = maxima = None
+        sums = maxima = areas = None
         if correlation.is_small:
             whole = correlation[:].to(first.conv.query_conv.weight.dtype)
             x = first.conv(whole)
@@ -182,14 +221,19 @@ class DenseMatcher(nn.Module):
                 x = before.activate(x)  # a statement each, so that a map is let go when it has been read
                 x = block.conv(x)
         x = self.blocks[-1].activate(x)
-        squeezed = x.mean(dim=(3, 4)).permute(0, 3, 1, 2)
         if self.priors:
             areas = mask.flatten(1).sum(1, keepdim=True).expand(-1, len(query))
             if self.background:
                 areas = torch.cat([areas, mask[0].numel() - areas], dim=1)
-            means = sums / areas.clamp(min=1)[:, None, None]
+        return Match(x.mean(dim=(3, 4)).permute(0, 3, 1, 2), sums, maxima, areas)
+
+    def prompt(self, match: Match) -> Tensor:
+        """The visual prompt (batch, prompt_dim, size, size) of a match."""
+        squeezed = match.squeezed
+        if self.priors:
+            means = match.sums / match.areas.clamp(min=1)[:, None, None]
             # Cosines of one encoder lie close together: what counts is where in the photo they are highest.
-            priors = F.instance_norm(torch.cat([means, maxima], dim=-1).permute(0, 3, 1, 2))
+            priors = F.instance_norm(torch.cat([means, match.maxima], dim=-1).permute(0, 3, 1, 2))
             squeezed = torch.cat([squeezed, priors], dim=1)
         return self.to_prompt(squeezed)
 

@@ -13,6 +13,7 @@ from huggingface_hub import HfApi
 from torch import Tensor, nn
 from transformers import AutoModel
 
+from .aggregation import AGGREGATIONS, Aggregation, ShotAttention, support_evidence
 from .assembly import layer_channels, load_image_base, load_llava
 from .checkpoint_files import checkpoint_folder, read_config, read_tensors, write_tensors
 from .configuration import DSVLFSConfig
@@ -21,7 +22,7 @@ from .grounding import SemanticGrounding
 from .image_encoder import ImageEncoder
 from .losses import bce_loss, dice_loss
 from .mask_decoder import EmbeddingNeck, MaskDecoder
-from .matching import DenseMatcher
+from .matching import DenseMatcher, Match
 from .model_card import new_card
 from .processing import DSVLFSProcessor, Photo, Prediction, Segmentation, View
 from .semantic_encoder import Question, SemanticEncoder
@@ -134,6 +135,22 @@ class DSVLFSModel(nn.Module):
             background=config.match_background,
             priors=config.match_priors,
         )
+        self.shot_attention: ShotAttention | None = None
+        if config.shot_aggregation == "attention":
+            self.add_shot_attention()
+        self._adapters = frozenset(
+            name
+            for name, parameter in self.named_parameters()
+            if parameter.requires_grad and name.startswith("semantic_encoder.vlm.")
+        )
+
+    def add_shot_attention(self) -> None:
+        """Gives the model a `ShotAttention` that has learned nothing yet, and makes it what several shots go through
+        unless another aggregation is asked for."""
+        self.config.shot_aggregation = "attention"
+        self.shot_attention = ShotAttention(
+            layers=len(self.config.correlation_layers), prompt_dim=self.config.prompt_dim
+        ).to(self.device)
 
     @property
     def device(self) -> torch.device:
@@ -187,6 +204,30 @@ class DSVLFSModel(nn.Module):
         """The visual prompt (batch, prompt_dim, size, size) of query features and one support each; the features of a
         single query serve all supports."""
         return self.matcher([features[name] for name in self.config.correlation_layers], layers, mask, size)
+
+    def match(self, features: dict[str, Tensor], layers: Sequence[Tensor], mask: Tensor, size: int) -> Match:
+        """What `visual_prompt` is made of; of several supports as one (`Match.joint`) where that is asked for."""
+        return self.matcher.match([features[name] for name in self.config.correlation_layers], layers, mask, size)
+
+    def attend_shots(self, prompts: Tensor, layers: Sequence[Tensor], masks: Tensor, semantic: Tensor | None) -> Tensor:
+        """The visual prompts of K shots to one, by the learned attention; a single one is left as it is.
+
+        Args:
+            prompts: (K, prompt_dim, size, size), of one query.
+            layers, masks: of the K supports, as `Support` holds them.
+            semantic: (1, prompt_dim) of the class, where the name counts too.
+
+        Returns:
+            (1, prompt_dim, size, size).
+        """
+        if len(prompts) == 1:
+            return prompts
+        config, fit = self.config, None
+        comparable = self.grounding is not None and set(config.grounding_layers) <= set(config.correlation_layers)
+        if semantic is not None and comparable:
+            named = [layers[config.correlation_layers.index(name)] for name in config.grounding_layers]
+            fit = self.grounding.cosine(semantic.expand(len(masks), -1), named, masks.shape[-1])
+        return self.shot_attention(prompts, support_evidence(layers, masks, fit))
 
     def ground(self, features: dict[str, Tensor], semantic: Tensor, size: int) -> Tensor:
         """What semantic prompts (batch, prompt_dim) add to the dense prompt (batch, prompt_dim, size, size)."""
@@ -328,6 +369,7 @@ class DSVLFSModel(nn.Module):
         description: str | None = None,
         mode: Mode = "both",
         threshold: float = 0.5,
+        aggregation: Aggregation | None = None,
         batch_size: int = 1,
     ) -> Segmentation | list[Segmentation]:
         """Segments a class in photos.
@@ -339,17 +381,18 @@ class DSVLFSModel(nn.Module):
             support: from `encode_support`; None asks by name alone, whatever the mode.
             description: what the class looks like; None leaves it to the name.
             mode: which prompts the mask decoder is given.
-            threshold: probability from which on a shot votes for a pixel.
+            threshold: probability from which on a pixel is foreground, or a shot votes for it.
+            aggregation: how K shots become one mask (see `dsvlfs.aggregation`); None takes the config's.
             batch_size: how many photos of a sequence go through the encoders together: more take more memory, and are
                 faster on a GPU, but not on a CPU.
 
         Returns:
-            One result for one photo, a list for a sequence. With K shots the probability is the mean over the shots,
-            and the mask holds the pixels whose votes reach `config.vote_threshold` of the largest count
+            One result for one photo, a list for a sequence. With the votes of K shots the probability is the mean over
+            the shots, and the mask holds the pixels whose votes reach `config.vote_threshold` of the largest count
             (arXiv 2503.04006, section 3.4).
 
         Raises:
-            InputError: a photo, the name or the mode cannot be used.
+            InputError: a photo, the name, the mode or the aggregation cannot be used.
         """
         many = isinstance(images, (list, tuple))
         photos, results = list(images) if many else [images], []
@@ -359,7 +402,9 @@ class DSVLFSModel(nn.Module):
                 encoded = iter(self.encode_query([image for image in batch if not isinstance(image, Query)]))
                 batch = [image if isinstance(image, Query) else next(encoded) for image in batch]
             for image in batch:
-                found = self.predict(image, class_name, support=support, description=description, modes=[mode])
+                found = self.predict(
+                    image, class_name, support=support, description=description, modes=[mode], aggregation=aggregation
+                )
                 results.append(found[mode].segmentation(threshold))
         return results if many else results[0]
 
@@ -372,6 +417,7 @@ class DSVLFSModel(nn.Module):
         support: Support | None = None,
         description: str | None = None,
         modes: Sequence[Mode] = MODES,
+        aggregation: Aggregation | None = None,
     ) -> dict[Mode, Prediction]:
         """Decodes one photo under several modes; the encoders and the prompts are computed once for all of them.
 
@@ -379,17 +425,19 @@ class DSVLFSModel(nn.Module):
             image: PIL image, array or path, or what `encode_query` made of it.
             class_name, support, description: as for `segment`.
             modes: which prompts the mask decoder is given, each time.
+            aggregation: as for `segment`; a prediction by votes holds a map a shot, any other one map.
 
         Returns:
             What each mode predicts, before a threshold.
 
         Raises:
-            InputError: the photo, the name or a mode cannot be used.
+            InputError: the photo, the name, a mode or the aggregation cannot be used.
         """
         if unknown := [mode for mode in modes if mode not in MODES]:
             raise InputError(f"There is no mode '{unknown[0]}'; choose one of {', '.join(MODES)}.")
         if support is None and "visual" in modes:
             raise InputError("Mode 'visual' needs a support; give one, or ask with mode 'semantic'.")
+        aggregation = self._known(aggregation)
         question = self.processor.question([(class_name, description)]).to(self.device)
         query = image if isinstance(image, Query) else self.encode_query(image)
         features = query.features
@@ -400,13 +448,30 @@ class DSVLFSModel(nn.Module):
             if self.grounding is not None:
                 grounded = self.ground(features, semantic, embedding.shape[-1])
         if support is not None and any(mode != "semantic" for mode in modes):
-            visual = self.visual_prompt(features, support.layers, support.masks, embedding.shape[-1])
+            match = self.match(features, support.layers, support.masks, embedding.shape[-1])
+            visual = self.matcher.prompt(match.joint() if aggregation == "joint" else match)
         predictions = {}
         for mode in modes:
             by_name = (None, None) if mode == "visual" else (semantic, grounded)
-            logits = self._decode(embedding, *by_name, None if mode == "semantic" else visual)
+            by_support = None if mode == "semantic" else visual
+            if aggregation == "attention" and by_support is not None:
+                by_support = self.attend_shots(visual, support.layers, support.masks, by_name[0])
+            logits = self._decode(embedding, *by_name, by_support)
+            if aggregation == "logits":
+                logits = logits.mean(dim=0, keepdim=True)
             predictions[mode] = self.processor.prediction(logits, query.valid, query.size)
         return predictions
+
+    def _known(self, aggregation: Aggregation | None) -> Aggregation:
+        """The aggregation to use, once it is known that the model has it."""
+        aggregation = aggregation or self.config.shot_aggregation
+        if aggregation not in AGGREGATIONS:
+            raise InputError(f"There is no aggregation '{aggregation}'; choose one of {', '.join(AGGREGATIONS)}.")
+        if aggregation == "attention" and self.shot_attention is None:
+            raise InputError(
+                "This checkpoint has learned no attention over the shots; choose votes, logits or joint, or train it."
+            )
+        return aggregation
 
     def extract_layers(self, photo: Photo) -> list[Tensor]:
         """The correlation layers (channels, height, width) of a whole photo, in the config's order."""
@@ -416,7 +481,8 @@ class DSVLFSModel(nn.Module):
     def _decode(
         self, embedding: Tensor, semantic: Tensor | None, grounded: Tensor | None, visual: Tensor | None
     ) -> Tensor:
-        """Mask logits (max(K, 1), height, width) of one query, one map a shot; `grounded` comes with `semantic`."""
+        """Mask logits (max(V, 1), height, width) of one query, one map for each of V visual prompts; `grounded` comes
+        with `semantic`."""
         dense = visual
         if grounded is not None:
             dense = grounded + (self.mask_decoder.no_visual_prompt[:, None, None] if visual is None else visual)
@@ -437,8 +503,9 @@ class DSVLFSModel(nn.Module):
             )
             for name in (prefix + n for n in part.state_dict())
         }
-        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        return {name: tensor for name, tensor in self.state_dict().items() if name in trained or name not in frozen}
+        return {
+            name: tensor for name, tensor in self.state_dict().items() if name in self._adapters or name not in frozen
+        }
 
     def save_pretrained(
         self,

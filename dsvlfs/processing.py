@@ -32,7 +32,7 @@ class Segmentation:
     Args:
         mask: bool (height, width).
         probability: float32 (height, width), of the class, in [0, 1].
-        votes: uint16 (height, width), how many of the shots reach the threshold.
+        votes: uint16 (height, width), how many of the shots reach the threshold; of one map at most 1.
     """
 
     mask: np.ndarray
@@ -46,7 +46,7 @@ class Prediction:
     without the model.
 
     Args:
-        logits: float32 (max(K, 1), h, w) on the CPU, one map a shot, over the whole photo.
+        logits: float32 (maps, h, w) on the CPU, over the whole photo; K maps where K shots vote, else one.
         size: (width, height) of the photo.
         vote_threshold: share of the largest vote count at which a pixel is foreground.
     """

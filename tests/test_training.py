@@ -182,6 +182,8 @@ def test_a_setting_that_there_is_not_is_named(tmp_path):
         "mixed_precision: fp8",
         "misnamed: 2",
         "validation_every: -1",
+        "max_shots: 0",
+        "max_shots: 5",
     ],
 )
 def test_settings_that_cannot_be_are_named(tmp_path, setting):
@@ -193,6 +195,15 @@ def test_settings_that_cannot_be_are_named(tmp_path, setting):
 def test_a_cache_of_other_settings_is_refused(cache, packs):
     with pytest.raises(InputError, match="other settings"):
         build_cache(TrainingConfig(), build_micro_model(), packs, cache)
+
+
+def test_a_cache_outlives_settings_that_its_features_do_not_depend_on(cache, packs):
+    model = build_micro_model()
+    model.config.update({"vote_threshold": 0.9, "logit_offset": 1.0})
+    build_cache(load_config(cache / "settings.yaml"), model, packs, cache)
+    model.config.support_grid = 4
+    with pytest.raises(InputError, match="other settings"):
+        build_cache(load_config(cache / "settings.yaml"), model, packs, cache)
 
 
 @pytest.mark.parametrize("name", ["tiny", "coco-20i", "pascal-5i"])

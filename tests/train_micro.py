@@ -13,13 +13,21 @@ import episode_losses
 from conftest import build_micro_model
 
 import train
+from dsvlfs import DSVLFSConfig, DSVLFSModel
 
 
 def run(*arguments: object) -> None:
     """Runs train.py with these arguments."""
-    episode_losses.DSVLFSModel = lambda config: build_micro_model()
+    episode_losses.DSVLFSModel = _build
     sys.argv = ["train.py", *map(str, arguments)]
     train.main()
+
+
+def _build(config: DSVLFSConfig) -> DSVLFSModel:
+    model = build_micro_model()
+    if config.shot_aggregation == "attention":
+        model.add_shot_attention()
+    return model
 
 
 def _kill_at_rename(name: str, count: int) -> None:

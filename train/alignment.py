@@ -149,6 +149,13 @@ class SemanticAlignment:
         grounding.centre.copy_(self._centre)
         grounding.basis.copy_(self._basis)
 
+    def check(self, model: DSVLFSModel) -> None:
+        """Raises InputError unless the model's grounding space is this one."""
+        if not torch.allclose(model.grounding.basis.cpu(), self._basis, atol=1e-3):
+            raise InputError(
+                "The checkpoint's names were aligned with another feature cache; give the one that it was trained from."
+            )
+
     def held_out_prompts(self, texts: list[Text]) -> Tensor:
         """Semantic prompts (len(texts), prompt_dim) of texts of the cache, each from a fit without its family."""
         return self._held_out[[self._index[text] for text in texts]]

@@ -42,6 +42,9 @@ class TrainingConfig:
         description_share: share of the questions that come with the class's definition, where there is one.
         misnamed: share of the episodes with both prompts that are given another class's name.
         absent: share of the packs' episodes that ask for a class which the query does not show.
+        max_shots: supports of an episode at most. Above 1, only the attention over the shots learns, and the rest is a
+            checkpoint's: with "packs" alone, every step reading names alone, and no validation.
+        bad_shots: share of the episodes of several supports with one or two bad ones.
         validation_every: in steps; 0 leaves it out.
         validation_episodes: of each file, at most, or of a named set's test classes.
         validation_files: pairs of a folder of photos and a file of episodes, under the data root; a named set is
@@ -77,6 +80,8 @@ class TrainingConfig:
     description_share: float = 0.4
     misnamed: float = 0.3
     absent: float = 0.0
+    max_shots: int = 1
+    bad_shots: float = 0.0
     validation_every: int = 0
     validation_episodes: int = 200
     validation_files: list[list[str]] = field(default_factory=list)
@@ -91,7 +96,16 @@ class TrainingConfig:
         if self.mixed_precision not in ("bf16", "no"):
             raise InputError(f"There is no mixed_precision '{self.mixed_precision}'; choose bf16 or no.")
         least = dict.fromkeys(
-            ("steps", "batch_size", "warmup_steps", "validation_episodes", "checkpoint_every", "log_every"), 1
+            (
+                "steps",
+                "batch_size",
+                "warmup_steps",
+                "max_shots",
+                "validation_episodes",
+                "checkpoint_every",
+                "log_every",
+            ),
+            1,
         )
         least |= dict.fromkeys(("text_only_steps", "workers", "validation_every", "validation_pictures"), 0)
         least |= {name: 1 for name in ("micro_batch_size",) if getattr(self, name) is not None}
@@ -106,17 +120,27 @@ class TrainingConfig:
                 raise InputError(f"The setting {name} is {value!r}; give a number above 0, such as 6.0e-4.")
         if not isinstance(self.betas, (list, tuple)) or [type(beta) for beta in self.betas] != [float, float]:
             raise InputError(f"The setting betas is {self.betas!r}; give two numbers, such as [0.9, 0.95].")
-        for name in ("visual_only", "semantic_only", "description_share", "misnamed", "absent"):
+        for name in ("visual_only", "semantic_only", "description_share", "misnamed", "absent", "bad_shots"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
                 raise InputError(f"The setting {name} is {value!r}; give a share from 0 to 1.")
         if self.text_only_steps and (self.size, self.dataset) != ("tiny", PACKS):
             raise InputError("text_only_steps are for size tiny on the packs; set them to 0.")
+        if self.learns_shots and (self.text_only_steps != self.steps or self.semantic_only or self.validation_every):
+            raise InputError(
+                "With max_shots above 1, text_only_steps must be as many as steps, and semantic_only and "
+                "validation_every 0."
+            )
         for name in ("scenes", "kind_weights"):
             if not isinstance(getattr(self, name), dict):
                 raise InputError(f"The setting {name} is {getattr(self, name)!r}; give a number for each kind.")
             if unknown := getattr(self, name).keys() - set(SceneComposer.kinds):
                 raise InputError(f"{name} names {unknown.pop()!r}; the kinds are {', '.join(SceneComposer.kinds)}.")
+
+    @property
+    def learns_shots(self) -> bool:
+        """Whether the run trains the attention over several shots, of a checkpoint."""
+        return self.max_shots > 1
 
     @property
     def always_whole(self) -> bool:

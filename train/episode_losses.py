@@ -1,26 +1,41 @@
 """What is trained, as the module that Accelerate prepares: a batch of episodes to its losses."""
 
+from pathlib import Path
+
 import torch
 from accelerate import Accelerator
 from alignment import SemanticAlignment
 from config import TrainingConfig
 from torch import Tensor, nn
 
+from dsvlfs.checkpoint_files import read_config
 from dsvlfs.configuration import DSVLFSConfig
 from dsvlfs.data.photo_episodes import PhotoBatch
 from dsvlfs.data.sampling import TrainingBatch
+from dsvlfs.errors import InputError
 from dsvlfs.modeling import DSVLFSModel
 
 
-def build_model(config: TrainingConfig, accelerator: Accelerator) -> DSVLFSModel:
+def build_model(config: TrainingConfig, accelerator: Accelerator, start: Path | None = None) -> DSVLFSModel:
     """The model with its bases, in the precision that it is trained in: what is trained in full, and under bf16 the
     frozen matrices in bf16.
 
+    Args:
+        start: folder of a checkpoint whose weights, and where `learns_shots` whose settings too, are the model's.
+
     Raises:
+        InputError: the checkpoint is missing or damaged, or there is none where `learns_shots`.
         BaseNotAvailableError: a base cannot be had.
     """
+    if config.learns_shots and start is None:
+        raise InputError("The attention over the shots is trained on top of a checkpoint; name it with --start-from.")
+    settings = read_config(start) if config.learns_shots else getattr(DSVLFSConfig, config.size)()
     with accelerator.local_main_process_first():  # fetches and converts bases, once
-        model = DSVLFSModel(getattr(DSVLFSConfig, config.size)())
+        model = DSVLFSModel(settings)
+    if start is not None:
+        model.load_trained(start / "model.safetensors")
+    if config.learns_shots and model.shot_attention is None:
+        model.add_shot_attention()
     set_precision(model, accelerator.mixed_precision)
     if config.gradient_checkpointing:
         language_model = model.semantic_encoder.llava.model.language_model

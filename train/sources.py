@@ -12,9 +12,11 @@ from config import PACKS, TrainingConfig
 from torch.utils.data import ConcatDataset, Dataset
 
 from dsvlfs.data.episodes import load_episodes, take_evenly
+from dsvlfs.data.feature_cache import FeatureCache
 from dsvlfs.data.named_sets import load_named_set
 from dsvlfs.data.photo_episodes import FixedEpisodes, PhotoEpisodeDataset, collate_photos
 from dsvlfs.data.sampling import EpisodeDataset, collate
+from dsvlfs.data.shot_sampling import ShotEpisodeDataset, collate_shots
 from dsvlfs.modeling import DSVLFSModel
 
 # The episodes of a validation are the same in every run, whatever its seed.
@@ -59,14 +61,21 @@ def open_episodes(config: TrainingConfig, model: DSVLFSModel, root: Path, cache_
     }
     validation = _validation(config, model, root) if config.validation_every else None
     if config.dataset == PACKS:
-        cache = build_cache(config, model, root, cache_folder)
-        training = EpisodeDataset(cache, length=length, kind_weights=config.kind_weights, absent=config.absent, **mix)
+        mix |= {"length": length, "kind_weights": config.kind_weights, "absent": config.absent}
+        if config.learns_shots:
+            cache = FeatureCache(cache_folder)
+            cache.check(model.config)
+            del mix["semantic_only"]
+            training = ShotEpisodeDataset(cache, max_shots=config.max_shots, bad_shots=config.bad_shots, **mix)
+        else:
+            cache = build_cache(config, model, root, cache_folder)
+            training = EpisodeDataset(cache, **mix)
         alignment = None
         if config.text_only_steps:
             with PartialState().main_process_first():  # the others find the texts read
                 states = TextStates(model, cache.folder / "texts.safetensors")
                 alignment = SemanticAlignment(model, cache, states)
-        return Episodes(training, collate, validation, alignment)
+        return Episodes(training, collate_shots if config.learns_shots else collate, validation, alignment)
     photos = load_named_set(config.dataset, root, split="train", fold=config.fold)
     return Episodes(PhotoEpisodeDataset(photos, model.processor, length=length, **mix), collate_photos, validation)
 

@@ -3,7 +3,8 @@
 With packs (`tiny.yaml`) the frozen features are computed once and kept; with a named data set each step computes those
 of its own photos. In the first `text_only_steps` the language model reads the class alone and is left as it is, and
 the semantic prompt as `alignment.py` fits it; the others train everything, LoRA and LLaVA's projector included, with
-the photo in the question.
+the photo in the question. Where `max_shots` is above 1, all that learns is the attention over several shots, on top of
+the checkpoint `--start-from` and the feature cache that it was trained from (`--cache`).
 
 A run writes its state as it goes; killed and started again with `--resume`, it goes on with the same episodes.
 """
@@ -24,6 +25,7 @@ from episode_losses import EpisodeLosses, build_model
 from PIL import Image
 from run_folder import RunFolder
 from schedule import StepPlan, dropout_seed, learning_rate_factor
+from shot_losses import ShotLosses
 from sources import Episodes, open_episodes
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -175,23 +177,21 @@ def train(config: TrainingConfig, arguments: argparse.Namespace) -> None:
     progress = run.progress()
     accelerator.init_trackers("curves", init_kwargs={"tensorboard": {"purge_step": progress.step + 1}})
     set_seed(config.seed)
-    model = build_model(config, accelerator)
-    if progress.step:
-        model.load_trained(run.last / "model.safetensors")
-    elif start_from := run.start_from():
-        model.load_trained(start_from / "model.safetensors")
-        if config.text_only_steps and model.semantic_encoder.is_adapted:
-            raise InputError(
-                f"The language model of {start_from} is adapted to photos, and text_only_steps suppose one "
-                "that is not; set them to 0."
-            )
+    model = build_model(config, accelerator, run.last if progress.step else run.start_from())
+    if not progress.step and config.text_only_steps and model.semantic_encoder.is_adapted:
+        raise InputError(
+            f"The language model of {run.start_from()} is adapted to photos, and text_only_steps suppose one "
+            "that is not; set them to 0."
+        )
     cache_folder = arguments.cache or arguments.out / "cache"
     episodes = open_episodes(config, model.eval(), arguments.data_root, cache_folder)
     if episodes.alignment is not None:
         accelerator.print(f"Held-out names find their own photo among four in {episodes.alignment.accuracy:.0%}.")
-        if not progress.step:
+        if config.learns_shots:
+            episodes.alignment.check(model)
+        elif not progress.step:
             episodes.alignment.apply(model)
-    losses = EpisodeLosses(model, episodes.alignment).train()
+    losses = (ShotLosses if config.learns_shots else EpisodeLosses)(model, episodes.alignment).train()
     optimizer = torch.optim.AdamW(
         [parameter for parameter in model.parameters() if parameter.requires_grad],
         lr=config.learning_rate,
@@ -212,7 +212,7 @@ def train(config: TrainingConfig, arguments: argparse.Namespace) -> None:
     )
     for batches in bar:
         health = None
-        if _due(progress.step + 1, config.log_every):
+        if _due(progress.step + 1, config.log_every) and not config.learns_shots:
             figures, health = trainer.watched_step(progress.step, batches, model.matcher)
         else:
             figures = trainer.step(progress.step, batches)

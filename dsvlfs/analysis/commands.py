@@ -19,6 +19,7 @@ ANALYSES: dict[str, str] = {
     "ablation": "what each part of the model contributes to the mask",
     "embeddings": "whether the semantic prompts and the looks of different classes stay apart",
     "matching": "whether the correlation is healthy, and whose pixels the mask covers besides the class's",
+    "shots": "how several supports are best made one mask, and what a bad one among them does",
 }
 """Name of each analysis, which is that of its module, and what it answers."""
 
@@ -42,9 +43,22 @@ def _of_embeddings(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _of_shots(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--mode", choices=("both", "visual"), default="both", help="prompts given to the decoder (default: both)"
+    )
+    parser.add_argument(
+        "--others",
+        type=Path,
+        metavar="FILE.jsonl",
+        help="episodes of the same photos, whose supports too are shown as supports of another class",
+    )
+
+
 _MORE_ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "ablation": _of_ablation,
     "embeddings": _of_embeddings,
+    "shots": _of_shots,
 }
 
 

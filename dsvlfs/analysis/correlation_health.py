@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..correlation import Correlation
+from ..matching import DenseMatcher, Match
 
 MEASURES = ("mean", "spread", "entropy", "zeros", "silent", "contrast")
 """What `correlation_health` gives, in its order, of the clamped cosines between every position of the query and the
@@ -41,7 +42,7 @@ def is_collapsed(spread: float, silent: float) -> bool:
 
 
 class Matched(NamedTuple):
-    """What a matcher was given, as `DenseMatcher.forward` takes it."""
+    """What a matcher was given, as `DenseMatcher.match` takes it."""
 
     query: Sequence[Tensor]
     support: Sequence[Tensor]
@@ -49,18 +50,21 @@ class Matched(NamedTuple):
 
 
 @contextmanager
-def watched(matcher: nn.Module) -> Iterator[list[Matched]]:
+def watched(matcher: DenseMatcher) -> Iterator[list[Matched]]:
     """Keeps what the matcher is given last meanwhile, as the only entry; earlier calls' features may be large."""
     last: list[Matched] = []
 
-    def keep(_: nn.Module, inputs: tuple) -> None:
-        last[:] = [Matched(*inputs[:3])]
+    match = matcher.match
 
-    handle = matcher.register_forward_pre_hook(keep)
+    def keep(query: Sequence[Tensor], support: Sequence[Tensor], mask: Tensor, size: int) -> Match:
+        last[:] = [Matched(query, support, mask)]
+        return match(query, support, mask, size)
+
+    matcher.match = keep
     try:
         yield last
     finally:
-        handle.remove()
+        del matcher.match
 
 
 @torch.no_grad()

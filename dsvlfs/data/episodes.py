@@ -51,6 +51,7 @@ class Episode:
         query_others: bool (height, width), objects of all other classes that the query is known to show: a mosaic's
             distractors, COCO's other categories, a named set's `query_base`; None where unknown.
         description: of the class, where the photos' metadata defines it.
+        query_photos: ids of the photos that the query is made of, a mosaic's distractors among them.
     """
 
     class_name: str
@@ -66,6 +67,12 @@ class Episode:
     layout: tuple[int, int] | None = None
     query_others: np.ndarray | None = None
     description: str | None = None
+    query_photos: tuple[str, ...] = ()
+
+    @property
+    def support_photos(self) -> tuple[str, ...]:
+        """Ids of the support photos."""
+        return tuple(support_id.removesuffix(f":{self.class_name}") for support_id in self.support_ids)
 
 
 def load_episodes(
@@ -150,6 +157,7 @@ class _EpisodeFile(Sequence[Episode]):
             layout=layout,
             query_others=None if others is None else others & ~query_mask,
             description=self._photos.definitions.get(entry["class_name"]),
+            query_photos=_query_photos(entry),
         )
 
 
@@ -222,6 +230,7 @@ class _NamedEpisodes(Sequence[Episode]):
             query_base=base,
             query_others=base,
             description=row["definition"] or None,
+            query_photos=_query_photos(entry),
         )
 
     def _example(self, row: dict[str, Any]) -> Example:
@@ -319,6 +328,10 @@ def _decoded_ignore(stored: dict[str, Any], size: tuple[int, int]) -> np.ndarray
 
 def _support_ids(entry: dict[str, Any]) -> tuple[str, ...]:
     return tuple(f"{photo_id}:{entry['class_name']}" for photo_id in entry["support"])
+
+
+def _query_photos(entry: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(str(photo_id) for photo_id in (entry["query"], *entry.get("distractors", ())))
 
 
 def _photo_ids(entry: dict[str, Any]) -> list:

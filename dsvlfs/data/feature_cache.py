@@ -16,12 +16,22 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..checkpoint_files import write_tensors
+from ..configuration import DSVLFSConfig
 from ..errors import InputError
 from ..files import write_text
 from ..modeling import DSVLFSModel
 from ..processes import failing_together, join_processes
+from .photos import read_json
 from .scenes import Scene, SceneComposer
 from .targets import on_decoder_grid, target_side
+
+# What the frozen features depend on; other settings of the model may change.
+_OF_THE_FEATURES = (
+    *("image_base", "image_config", "image_size", "image_mean", "image_std", "pad_to_square"),
+    *("vlm_base", "vision_base", "vlm_config", "vlm_image_size", "vlm_mean", "vlm_std"),
+    *("correlation_layers", "embedding_layers", "grounding_layers"),
+    *("support_size", "support_context", "support_grid"),
+)
 
 
 class FeatureCache:
@@ -76,13 +86,23 @@ class FeatureCache:
                 _write(stem, *make())
         state.wait_for_everyone()
 
+    def check(self, config: DSVLFSConfig) -> None:
+        """Raises InputError unless the cache holds features of such a model."""
+        file = self.folder / "settings.json"
+        if not file.exists():
+            raise InputError(f"There is no feature cache in {self.folder}; build it first.")
+        if not _same_features(read_json(file, ["model"])["model"], config.to_dict()):
+            raise InputError(f"The feature cache {self.folder} is of a model with other layers or views; give its own.")
+
     def _claim(self, settings: dict) -> None:
         """Writes what the cache is of, or checks it."""
         file = self.folder / "settings.json"
-        text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
         if not file.exists():
-            file.write_text(text)
-        elif file.read_text() != text:
+            file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+            return
+        own = read_json(file, settings.keys())
+        same = all(_same(own[name], value) for name, value in settings.items() if name != "model")
+        if not same or not _same_features(own["model"], settings["model"]):
             raise InputError(f"The feature cache {self.folder} was built with other settings; give another folder.")
 
     def _query_jobs(
@@ -116,6 +136,15 @@ class FeatureCache:
     def load(self, part: str, stem: str) -> dict[str, Tensor]:
         """Tensors of a view, as they lie on disk (half precision; masks uint8), without a batch dimension."""
         return load_file(self.folder / part / f"{stem}.safetensors")
+
+
+def _same(value: object, other: object) -> bool:
+    """Whether both are the same once they are written as JSON."""
+    return json.dumps(value, sort_keys=True) == json.dumps(other, sort_keys=True)
+
+
+def _same_features(own: dict, other: dict) -> bool:
+    return all(_same(own.get(name), other.get(name)) for name in _OF_THE_FEATURES)
 
 
 def _query(model: DSVLFSModel, scene: Scene) -> tuple[dict[str, Tensor], dict]:

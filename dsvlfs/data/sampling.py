@@ -46,6 +46,7 @@ class TrainingBatch:
 
     Args:
         counted: (batch, side, side), the share of each cell that the losses count; None where all do.
+        shots: number of supports of each episode, whose layers and masks then follow each other; None where it is one.
     """
 
     features: dict[str, Tensor]
@@ -56,10 +57,24 @@ class TrainingBatch:
     use_semantic: Tensor
     use_visual: Tensor
     counted: Tensor | None = None
+    shots: list[int] | None = None
 
     def to(self, device: torch.device) -> "TrainingBatch":
         """The same on another device."""
         return TrainingBatch(**send_to_device(vars(self), device))
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What an episode is of: the query's stem, the object asked for, its class, a support of it (a stem; None where
+    none is shown), and the prompts."""
+
+    query: str
+    chosen: dict
+    class_name: str
+    support: str | None
+    use_semantic: bool
+    use_visual: bool
 
 
 class EpisodeDataset(Dataset):
@@ -121,6 +136,10 @@ class EpisodeDataset(Dataset):
 
     def __getitem__(self, index: int) -> TrainingEpisode:
         rng = np.random.default_rng((self.seed, index))
+        return self.load(self.draw(rng), rng)
+
+    def draw(self, rng: np.random.Generator) -> Draw:
+        """Draws a query, a class, a support and the prompts."""
         for _ in range(_TRIES):
             kind = self._kinds[rng.choice(len(self._kinds), p=self._kind_probabilities)]
             stem = self._queries_of_kind[kind][rng.integers(len(self._queries_of_kind[kind]))]
@@ -134,14 +153,17 @@ class EpisodeDataset(Dataset):
             use_semantic = not self.semantic_only <= draw < self.semantic_only + self.visual_only
             class_name, support = self._class_and_support(rng, chosen, {o["photo_id"] for o in objects}, use_visual)
             if class_name is not None:
-                break
-        else:
-            raise InputError(
-                f"No episode was found among {_TRIES} tries: no photo shares a class with a support of another photo; "
-                "add photos of the same classes."
-            )
+                return Draw(stem, chosen, class_name, support, use_semantic, use_visual)
+        raise InputError(
+            f"No episode was found among {_TRIES} tries: no photo shares a class with a support of another photo; "
+            "add photos of the same classes."
+        )
+
+    def load(self, drawn: Draw, rng: np.random.Generator) -> TrainingEpisode:
+        """The episode of a draw; whether it is misnamed and described is drawn here."""
+        chosen, class_name = drawn.chosen, drawn.class_name
         asked_name = class_name
-        if use_semantic and use_visual and rng.random() < self.misnamed:
+        if drawn.use_semantic and drawn.use_visual and rng.random() < self.misnamed:
             asked_name = self._all_names[rng.integers(len(self._all_names))]
         described = (
             asked_name == class_name
@@ -149,21 +171,25 @@ class EpisodeDataset(Dataset):
             and class_name == chosen["names"][0]
             and rng.random() < self.description_share
         )
-        loaded = self.cache.load("queries", stem)
+        loaded = self.cache.load("queries", drawn.query)
         masks = loaded.pop("masks")
-        shown = [i for i, item in enumerate(objects) if class_name in item["names"]]
-        tensors = self._support_tensors[support or next(iter(self._support_tensors))]
-        layers = [tensors[f"layer.{i}"].float() for i in range(len(tensors) - 1)]
+        shown = [i for i, item in enumerate(self._queries[drawn.query]["objects"]) if class_name in item["names"]]
+        layers, support_mask = self.load_support(drawn.support or next(iter(self._support_tensors)))
         return TrainingEpisode(
             features={name: tensor.float() for name, tensor in loaded.items()},
             target=(masks[shown].amax(dim=0) if shown else torch.zeros_like(masks[0])).float() / 255,
-            support_layers=layers if use_visual else [torch.zeros_like(layer) for layer in layers],
-            support_mask=tensors["mask"].float() / 255,
+            support_layers=layers if drawn.use_visual else [torch.zeros_like(layer) for layer in layers],
+            support_mask=support_mask,
             class_name=asked_name,
             description=chosen["definition"] if described else None,
-            use_semantic=use_semantic,
-            use_visual=use_visual,
+            use_semantic=drawn.use_semantic,
+            use_visual=drawn.use_visual,
         )
+
+    def load_support(self, stem: str) -> tuple[list[Tensor], Tensor]:
+        """Correlation layers (channels, grid, grid) and mask (grid, grid) in [0, 1] of a support."""
+        tensors = self._support_tensors[stem]
+        return [tensors[f"layer.{i}"].float() for i in range(len(tensors) - 1)], tensors["mask"].float() / 255
 
     def _not_shown(self, rng: np.random.Generator, objects: list[dict]) -> dict:
         """An object of a support, with those of its names that the query does not show; it may have none."""
@@ -182,10 +208,14 @@ class EpisodeDataset(Dataset):
         for name in names:
             if not needs_support:
                 return name, None
-            supports = [s for s in self._supports_of_name.get(name, ()) if self._supports[s]["photo_id"] not in photos]
+            supports = self._supports_without(name, photos)
             if supports:
                 return name, supports[rng.integers(len(supports))]
         return None, None
+
+    def _supports_without(self, name: str, photos: set[str]) -> list[str]:
+        """The supports of a name that are of other photos."""
+        return [s for s in self._supports_of_name.get(name, ()) if self._supports[s]["photo_id"] not in photos]
 
 
 def collate(episodes: list[TrainingEpisode]) -> TrainingBatch:
