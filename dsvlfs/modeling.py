@@ -425,7 +425,7 @@ class DSVLFSModel(nn.Module):
             image: PIL image, array or path, or what `encode_query` made of it.
             class_name, support, description: as for `segment`.
             modes: which prompts the mask decoder is given, each time.
-            aggregation: as for `segment`; a prediction by votes holds a map a shot, any other one map.
+            aggregation: as for `segment`.
 
         Returns:
             What each mode predicts, before a threshold.
@@ -449,17 +449,21 @@ class DSVLFSModel(nn.Module):
                 grounded = self.ground(features, semantic, embedding.shape[-1])
         if support is not None and any(mode != "semantic" for mode in modes):
             match = self.match(features, support.layers, support.masks, embedding.shape[-1])
-            visual = self.matcher.prompt(match.joint() if aggregation == "joint" else match)
+            visual = self.matcher.prompt(match)
         predictions = {}
         for mode in modes:
             by_name = (None, None) if mode == "visual" else (semantic, grounded)
-            by_support = None if mode == "semantic" else visual
-            if aggregation == "attention" and by_support is not None:
-                by_support = self.attend_shots(visual, support.layers, support.masks, by_name[0])
-            logits = self._decode(embedding, *by_name, by_support)
-            if aggregation == "logits":
-                logits = logits.mean(dim=0, keepdim=True)
-            predictions[mode] = self.processor.prediction(logits, query.valid, query.size)
+            shots = None if mode == "semantic" else visual
+            logits, joined = self._decode(embedding, *by_name, shots), None
+            if shots is not None and len(shots) > 1 and aggregation == "logits":
+                joined = logits.mean(dim=0, keepdim=True)
+            elif shots is not None and len(shots) > 1 and aggregation != "votes":
+                if aggregation == "joint":
+                    one = self.matcher.prompt(match.joint())
+                else:
+                    one = self.attend_shots(shots, support.layers, support.masks, by_name[0])
+                joined = self._decode(embedding, *by_name, one)
+            predictions[mode] = self.processor.prediction(logits, query.valid, query.size, joined)
         return predictions
 
     def _known(self, aggregation: Aggregation | None) -> Aggregation:

@@ -32,7 +32,7 @@ class Segmentation:
     Args:
         mask: bool (height, width).
         probability: float32 (height, width), of the class, in [0, 1].
-        votes: uint16 (height, width), how many of the shots reach the threshold; of one map at most 1.
+        votes: uint16 (height, width), how many of the shots, each alone, reach the threshold.
     """
 
     mask: np.ndarray
@@ -46,36 +46,46 @@ class Prediction:
     without the model.
 
     Args:
-        logits: float32 (maps, h, w) on the CPU, over the whole photo; K maps where K shots vote, else one.
+        logits: float32 (max(K, 1), h, w) on the CPU, one map a shot, over the whole photo.
         size: (width, height) of the photo.
         vote_threshold: share of the largest vote count at which a pixel is foreground.
+        joined: float32 (h, w), what the shots say together where they do not vote; None where they do.
     """
 
     logits: Tensor
     size: tuple[int, int]
     vote_threshold: float
+    joined: Tensor | None = None
 
     def segmentation(self, threshold: float = 0.5, size: tuple[int, int] | None = None) -> Segmentation:
-        """Lets the shots vote (arXiv 2503.04006, section 3.4).
+        """Makes the mask.
 
         Args:
-            threshold: probability from which on a shot votes for a pixel.
+            threshold: probability from which on a pixel is foreground, or a shot votes for it.
             size: (width, height) of the result; None takes the photo's.
 
         Returns:
-            The probability is the mean over the shots; the mask holds the pixels whose votes reach `vote_threshold` of
-            the largest count.
+            Of shots that vote, the probability is their mean, and the mask holds the pixels whose votes reach
+            `vote_threshold` of the largest count (arXiv 2503.04006, section 3.4).
         """
-        width, height = size or self.size
-        votes = np.zeros((height, width), dtype=np.uint16)
-        total = np.zeros((height, width), dtype=np.float32)
+        size = size or self.size
+        votes = np.zeros(size[::-1], dtype=np.uint16)
+        total = np.zeros(size[::-1], dtype=np.float32)
         for logits in self.logits:  # one by one: at a large photo's size a map takes much memory
-            full = F.interpolate(logits[None, None], (height, width), mode="bilinear", align_corners=False)[0, 0]
-            probability = full.sigmoid_().numpy()
+            probability = _probability(logits, size)
             votes += probability >= threshold
             total += probability
+        if self.joined is not None:
+            probability = _probability(self.joined, size)
+            return Segmentation(probability >= threshold, probability, votes)
         mask = (votes > 0) & (votes >= self.vote_threshold * votes.max())
         return Segmentation(mask, total / len(self.logits), votes)
+
+
+def _probability(logits: Tensor, size: tuple[int, int]) -> np.ndarray:
+    """Logits (h, w) as a probability (height, width)."""
+    full = F.interpolate(logits[None, None], size[::-1], mode="bilinear", align_corners=False)[0, 0]
+    return full.sigmoid_().numpy()
 
 
 @dataclass(frozen=True)
@@ -245,16 +255,21 @@ class DSVLFSProcessor:
         semantic = torch.tensor([len(question) + position for question in questions])
         return Question(ids, attention, labels, semantic)
 
-    def prediction(self, logits: Tensor, valid: tuple[int, int], size: tuple[int, int]) -> Prediction:
-        """Logits (maps, h, w) on the square query view, brought back to the photo; `valid` and `size` are its
-        view's."""
+    def prediction(
+        self, logits: Tensor, valid: tuple[int, int], size: tuple[int, int], joined: Tensor | None = None
+    ) -> Prediction:
+        """Logits (maps, h, w), and (1, h, w) of what they say together, on the square query view, brought back to the
+        photo; `valid` and `size` are its view's."""
+        joined = None if joined is None else self._on_photo(joined, valid)[0]
+        return Prediction(self._on_photo(logits, valid), size, self.config.vote_threshold, joined)
+
+    def _on_photo(self, logits: Tensor, valid: tuple[int, int]) -> Tensor:
         side = self.config.image_size
         width, height = valid
         if (width, height) != (side, side):
             logits = F.interpolate(logits[:, None], (side, side), mode="bilinear", align_corners=False)[:, 0]
             logits = logits[:, :height, :width]
-        logits = logits.detach().float().cpu() + self.config.logit_offset
-        return Prediction(logits, size, self.config.vote_threshold)
+        return logits.detach().float().cpu() + self.config.logit_offset
 
     def _plain_text(self, text: str, kind: str, limit: int) -> str:
         """A user's text on one line, once it is known to be safe in a prompt."""
