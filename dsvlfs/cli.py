@@ -1,4 +1,4 @@
-"""Command line: `dsvlfs segment`, `label`, `evaluate`, `episodes`, `info`, `import` and `analyze`.
+"""Command line: `dsvlfs segment`, `label`, `describe`, `evaluate`, `episodes`, `info`, `import` and `analyze`.
 
 Exit status: 0 all done; 1 some photos could not be read and the others are done; 2 nothing could be done. Standard
 error has the reason, and one for each photo that could not be read.
@@ -18,6 +18,7 @@ from .errors import InputError
 from .files import PHOTO_SUFFIXES, write_json
 
 if TYPE_CHECKING:
+    from .descriptions.writers import Writer
     from .modeling import DSVLFSModel
 
 # PyTorch and transformers take seconds to import: each command imports what it needs, and `--help` needs neither.
@@ -71,6 +72,29 @@ def _parser() -> argparse.ArgumentParser:
     label.add_argument("--split", default="train", help="of the data set (default: train)")
     label.add_argument("--image-column", default="image", metavar="COLUMN", help="of the data set (default: image)")
     label.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the results")
+
+    describe = commands.add_parser(
+        "describe",
+        help="say what classes look like",
+        description="Prints a description of each class, for --description: from the bank that comes with the package, "
+        "else by a language model. What a language model writes is remembered.",
+    )
+    describe.set_defaults(run=_describe)
+    describe.add_argument("names", nargs="+", metavar="NAME", help="a class, such as 'red fox'")
+    describe.add_argument(
+        "--source",
+        choices=("bank", "checkpoint", "transformers", "endpoint"),
+        default="bank",
+        help="the bank, and the checkpoint's own language model for what it lacks (default); that language model; any "
+        "of transformers; or one behind a server with OpenAI's interface, whose key is taken from $DSVLFS_API_KEY",
+    )
+    describe.add_argument(
+        "--language-model", metavar="NAME", help="of transformers: id on the hub or folder; of a server: its name there"
+    )
+    describe.add_argument("--base-url", metavar="URL", help="of the server, such as http://localhost:8000/v1")
+    describe.add_argument("--anew", action="store_true", help="ask again what the language model has answered before")
+    describe.add_argument("--out", type=Path, metavar="FILE.json", help="also write them, by name, to a file")
+    _add_model_argument(describe)
 
     evaluate = commands.add_parser(
         "evaluate",
@@ -322,6 +346,41 @@ def _label(arguments: argparse.Namespace) -> int:
     if unreadable == len(photos.names):
         return 2
     return 1 if unreadable else 0
+
+
+def _describe(arguments: argparse.Namespace) -> int:
+    from .descriptions.bank import bank_description
+
+    writer = None
+    texts = {}
+    for name in arguments.names:
+        texts[name] = bank_description(name) if arguments.source == "bank" else None
+        if texts[name] is None:
+            from .descriptions.memory import write_once  # a language model takes seconds to import
+
+            writer = writer or _description_writer(arguments)
+            texts[name] = write_once(writer, name, anew=arguments.anew)
+        print(f"{name}: {texts[name]}", flush=True)
+    if arguments.out:
+        _make_folder(arguments.out.parent)
+        write_json(arguments.out, texts)
+    return 0
+
+
+def _description_writer(arguments: argparse.Namespace) -> Writer:
+    from .descriptions.writers import CheckpointWriter, EndpointWriter, TransformersWriter
+
+    if arguments.source in ("transformers", "endpoint") and not arguments.language_model:
+        raise InputError(f"Source {arguments.source} needs the language model's name; give --language-model NAME.")
+    if arguments.source == "transformers":
+        _quieten()
+        return TransformersWriter(arguments.language_model)
+    if arguments.source == "endpoint":
+        if not arguments.base_url:
+            raise InputError("Source endpoint needs the server's address; give --base-url URL.")
+        key = os.environ.get("DSVLFS_API_KEY")
+        return EndpointWriter(arguments.base_url, arguments.language_model, api_key=key)
+    return CheckpointWriter(_load_model(arguments.model))
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:

@@ -19,8 +19,10 @@ import torch
 from PIL import Image
 
 import dsvlfs
-from dsvlfs import InputError, description
+from dsvlfs import InputError
 from dsvlfs.coco import LabelledPhoto, coco_document
+from dsvlfs.descriptions.bank import bank_description
+from dsvlfs.descriptions.writers import CheckpointWriter
 from dsvlfs.processing import Prediction, Segmentation
 from dsvlfs.recent import Recent
 from dsvlfs.visualization import heat_map, overlay
@@ -74,7 +76,7 @@ def load_model() -> DSVLFSModel:
 
 
 def describe(class_name: str) -> str:
-    """What the language model says that the class looks like.
+    """What the class looks like: the bank's text, else what the language model says.
 
     Raises:
         InputError: the name cannot be used.
@@ -82,7 +84,7 @@ def describe(class_name: str) -> str:
     name = " ".join(class_name.split())
     if not name:
         raise InputError("Name the class first, such as “penguin”.")
-    return DESCRIPTIONS.get(name, lambda: description.describe(load_model(), name))
+    return bank_description(name) or DESCRIPTIONS.get(name, lambda: CheckpointWriter(load_model()).write(name))
 
 
 def digest(*arrays: np.ndarray | Image.Image) -> str:

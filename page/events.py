@@ -205,7 +205,7 @@ def follow_clicks(drafts: list[Draft], current: int) -> tuple[list[Draft], Any]:
 
 
 def describe(class_name: str) -> str:
-    """Writes what a class looks like, in a sentence by a small language model; read it before you use it.
+    """Says what a class looks like, from a bank or by a small language model; read it before you use it.
 
     Args:
         class_name: the class, such as "red fox".
