@@ -26,11 +26,11 @@ from ..metrics import EpisodeCounts, SegmentationMetrics, count_episode
 from ..modeling import DSVLFSModel, Mode, Support
 from ..processing import Prediction
 from ..semantic_encoder import SemanticEncoder
-from .plots import as_picture, new_figure
+from .plots import Bar, draw_bars
 from .report import Report, Table
 
 _MOST_SINGLE_LAYERS = 6
-_COLOURS = {"both": "#33518f", "visual": "#d1823a", "semantic": "#5b9d62"}
+COLOURS = {"both": "#33518f", "visual": "#d1823a", "semantic": "#5b9d62"}
 
 
 class Row(NamedTuple):
@@ -264,20 +264,13 @@ def report(result: Ablation, episodes: int) -> Report:
 
 
 def _bars(metrics: Mapping[Row, SegmentationMetrics]) -> Image.Image:
-    figure = new_figure(8, 1.2 + 0.27 * len(metrics))
-    axes = figure.add_subplot()
-    labels = [f"{row.part}: {row.setting}" if row.part != "prompts" else f"as it is: {row.mode}" for row in metrics]
-    for place, (row, measured) in enumerate(metrics.items()):
-        miou, ends = 100 * measured.miou(), [100 * end for end in measured.bootstrap_interval()]
-        axes.barh(place, miou, color=_COLOURS[row.mode], label=row.mode if place < len(WHOLE) else None)
-        axes.plot(ends, [place, place], color="black", linewidth=1)
-        axes.text(max(ends[1], miou) + 0.8, place, f"{miou:.1f}", va="center", fontsize=8)
-    whole = 100 * metrics[WHOLE["both"]].miou()
-    axes.axvline(whole, color="gray", linewidth=0.8, linestyle="--")
-    axes.set_yticks(range(len(labels)), labels, fontsize=8)
-    axes.invert_yaxis()
-    axes.set_xlim(left=0)
-    axes.set_xlabel("mIoU (%), with its 95 % bootstrap interval")
-    axes.legend(title="prompts", fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(WHOLE), frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
-    return as_picture(figure)
+    bars = [
+        Bar(
+            f"as it is: {row.mode}" if row.part == "prompts" else f"{row.part}: {row.setting}",
+            row.mode,
+            100 * measured.miou(),
+            tuple(100 * end for end in measured.bootstrap_interval()),
+        )
+        for row, measured in metrics.items()
+    ]
+    return draw_bars(bars, COLOURS, "mIoU (%), with its 95 % bootstrap interval", "prompts")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 ANALYSES: dict[str, str] = {
     "ablation": "what each part of the model contributes to the mask",
+    "descriptions": "what right, wrong and useless descriptions do to the mask",
     "embeddings": "whether the semantic prompts and the looks of different classes stay apart",
     "matching": "whether the correlation is healthy, and whose pixels the mask covers besides the class's",
     "shots": "how several supports are best made one mask, and what a bad one among them does",
@@ -30,6 +31,12 @@ def _of_ablation(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE.json",
         help="{class name: text} (default: the classes' definitions, where the photos' metadata has them)",
+    )
+
+
+def _of_descriptions(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--descriptions", type=Path, metavar="FILE.json", help="{class name: text} (default: the package's bank)"
     )
 
 
@@ -57,6 +64,7 @@ def _of_shots(parser: argparse.ArgumentParser) -> None:
 
 _MORE_ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "ablation": _of_ablation,
+    "descriptions": _of_descriptions,
     "embeddings": _of_embeddings,
     "shots": _of_shots,
 }

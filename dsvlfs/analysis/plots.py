@@ -1,6 +1,8 @@
 """Figures of matplotlib as pictures. Importing this module says in one sentence where matplotlib is missing."""
 
 import io
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from PIL import Image
 
@@ -34,3 +36,33 @@ def colours(count: int) -> list[Colour]:
     if count <= 20:
         return [colormaps["tab20"](i) for i in range(count)]
     return [colormaps["hsv"](i / count) for i in range(count)]
+
+
+class Bar(NamedTuple):
+    """A value in percent with its interval (low, high), and which of the legend's groups it belongs to."""
+
+    label: str
+    group: str
+    value: float
+    interval: tuple[float, float]
+
+
+def draw_bars(bars: Sequence[Bar], colour_of_group: Mapping[str, str], axis: str, legend: str) -> Image.Image:
+    """Bars below each other, with their intervals; a dashed line at the first one's value."""
+    figure = new_figure(8, 1.2 + 0.27 * len(bars))
+    axes = figure.add_subplot()
+    shown: set[str] = set()
+    for place, bar in enumerate(bars):
+        label = None if bar.group in shown else bar.group
+        shown.add(bar.group)
+        axes.barh(place, bar.value, color=colour_of_group[bar.group], label=label)
+        axes.plot(bar.interval, [place, place], color="black", linewidth=1)
+        axes.text(max(bar.interval[1], bar.value) + 0.8, place, f"{bar.value:.1f}", va="center", fontsize=8)
+    axes.axvline(bars[0].value, color="gray", linewidth=0.8, linestyle="--")
+    axes.set_yticks(range(len(bars)), [bar.label for bar in bars], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlim(left=0)
+    axes.set_xlabel(axis)
+    axes.legend(title=legend, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(shown), frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    return as_picture(figure)

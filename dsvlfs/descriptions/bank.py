@@ -1,4 +1,4 @@
-"""The texts that come with the package (`bank.json`), written for it: one or two sentences of visual features a class."""
+"""The texts that come with the package (`bank.json`), written for it: a sentence or two of visual features a class."""
 
 import json
 from functools import cache
