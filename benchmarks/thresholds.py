@@ -14,46 +14,15 @@ import torch
 from tqdm import tqdm
 
 from dsvlfs import DSVLFSModel, prototype
-from dsvlfs.data.episodes import load_episodes
-from dsvlfs.data.photos import load_photo_folder
-from dsvlfs.data.scenes import compose_mosaic
+from dsvlfs.data.training_requests import Request, coco_scenes, training_mosaics
 from dsvlfs.evaluation import Segmenter
 from dsvlfs.metrics import SegmentationMetrics, count_episode
 
 THRESHOLDS = {"prototype": np.arange(-0.2, 0.5, 0.02), "model": np.arange(-2, 1.1, 0.25)}
 
 
-def training_mosaics(folder: Path, number: int, seed: int = 0) -> Iterator[tuple]:
-    """(class name, query, query mask, (support photo, mask)) of 2 x 2 mosaics of training photos, one of whose tiles
-    shares a WordNet node with the support and the others do not."""
-    rng = np.random.default_rng(seed)
-    photos = load_photo_folder(folder)
-    names = [set(row) for row in photos["class_names"]]
-    made = 0
-    while made < number:
-        query, support, *others = (int(i) for i in rng.choice(len(photos), 5, replace=False))
-        # Nodes as wide as those of the validation classes (3 to 9 photos).
-        shared = sorted(n for n in names[query] & names[support] if 3 <= sum(n in row for row in names) <= 12)
-        if not shared or any(shared[0] in names[other] for other in others):
-            continue
-        order = rng.permutation([query, *others])
-        tiles = [(photos[int(i)]["image"], np.array(photos[int(i)]["mask"]) > 0) for i in order]
-        scene, masks = compose_mosaic(tiles)
-        example = photos[support]
-        yield shared[0], scene, masks[list(order).index(query)], (example["image"], np.array(example["mask"]) > 0)
-        made += 1
-
-
-def coco_scenes(root: Path, number: int) -> Iterator[tuple]:
-    """The same of COCO train2017's fixed episodes, evenly taken."""
-    episodes = load_episodes(root, root / "episodes_train2017_1shot.jsonl")
-    for index in np.linspace(0, len(episodes) - 1, number).astype(int):
-        episode = episodes[int(index)]
-        yield episode.class_name, episode.query, episode.query_mask, episode.support[0]
-
-
 def curve(
-    segmenter: Segmenter, episodes: Iterator[tuple], number: int, at: float, thresholds: np.ndarray
+    segmenter: Segmenter, episodes: Iterator[Request], number: int, at: float, thresholds: np.ndarray
 ) -> np.ndarray:
     """mIoU at each threshold.
 

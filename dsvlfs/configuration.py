@@ -58,6 +58,8 @@ class DSVLFSConfig(PreTrainedConfig):
         decoder_multimask_outputs: spare mask tokens of SAM's decoder (3 where SAM's weights are loaded).
         text_loss_weight, bce_loss_weight, dice_loss_weight: weights of the three losses.
         logit_offset: added to the mask's logits, which moves the probability of 0.5 to where mIoU is best.
+        calibration: [temperature, bias] that make a calibrated probability of the mask's logits with their offset; None
+            where nobody has fitted them (`train/calibrate.py`).
         vote_threshold: with K shots, share of the largest vote count at which a pixel is foreground.
         shot_aggregation: how K shots become one mask (see `dsvlfs.aggregation`); "attention" has weights of its own.
 
@@ -105,6 +107,7 @@ class DSVLFSConfig(PreTrainedConfig):
         bce_loss_weight: float = 2.0,
         dice_loss_weight: float = 0.5,
         logit_offset: float = 0.0,
+        calibration: list[float] | None = None,
         vote_threshold: float = 0.5,
         shot_aggregation: str = "votes",
         **kwargs: Any,
@@ -144,6 +147,7 @@ class DSVLFSConfig(PreTrainedConfig):
         self.bce_loss_weight = bce_loss_weight
         self.dice_loss_weight = dice_loss_weight
         self.logit_offset = logit_offset
+        self.calibration = calibration
         self.vote_threshold = vote_threshold
         self.shot_aggregation = shot_aggregation
         super().__init__(**kwargs)

@@ -125,7 +125,8 @@ class Request:
         examples: support photos with their masks, files.
         description: what the class looks like.
         mode: which prompts the mask decoder is given.
-        threshold: probability from which on a shot votes for a pixel.
+        threshold: probability from which on a pixel is foreground, or a shot votes for it.
+        min_expected_iou: of which less is expected, the mask is empty.
         model: the checkpoint's name.
     """
 
@@ -134,6 +135,7 @@ class Request:
     description: str | None = None
     mode: Mode = "both"
     threshold: float = 0.5
+    min_expected_iou: float = 0.0
     model: str = "dsvlfs-tiny"
 
     def settings(self) -> dict[str, Any]:
@@ -352,6 +354,7 @@ def _label_share(
             description=request.description,
             mode=request.mode,
             threshold=request.threshold,
+            min_expected_iou=request.min_expected_iou,
         )
         folder.add(state.process_index, name, photo, result.mask, result.probability)
     return unreadable

@@ -369,6 +369,7 @@ class DSVLFSModel(nn.Module):
         description: str | None = None,
         mode: Mode = "both",
         threshold: float = 0.5,
+        min_expected_iou: float = 0.0,
         aggregation: Aggregation | None = None,
         batch_size: int = 1,
     ) -> Segmentation | list[Segmentation]:
@@ -382,6 +383,7 @@ class DSVLFSModel(nn.Module):
             description: what the class looks like; None leaves it to the name.
             mode: which prompts the mask decoder is given.
             threshold: probability from which on a pixel is foreground, or a shot votes for it.
+            min_expected_iou: of which less is expected, the mask is empty (see `Segmentation.expected_iou`).
             aggregation: how K shots become one mask (see `dsvlfs.aggregation`); None takes the config's.
             batch_size: how many photos of a sequence go through the encoders together: more take more memory, and are
                 faster on a GPU, but not on a CPU.
@@ -405,7 +407,7 @@ class DSVLFSModel(nn.Module):
                 found = self.predict(
                     image, class_name, support=support, description=description, modes=[mode], aggregation=aggregation
                 )
-                results.append(found[mode].segmentation(threshold))
+                results.append(found[mode].segmentation(threshold, min_expected_iou=min_expected_iou))
         return results if many else results[0]
 
     @torch.inference_mode()

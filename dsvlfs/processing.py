@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from .bases import resolve_base
+from .calibration import Calibration, expected_iou
 from .configuration import IMAGE_TOKEN, SEMANTIC_TOKEN, DSVLFSConfig
 from .errors import InputError
 from .semantic_encoder import Question
@@ -33,11 +34,14 @@ class Segmentation:
         mask: bool (height, width).
         probability: float32 (height, width), of the class, in [0, 1].
         votes: uint16 (height, width), how many of the shots, each alone, reach the threshold.
+        expected_iou: the IoU to expect of the mask, in [0, 1], by the calibrated probability; low where the class is
+            not in the photo, or hard to see. None where there is no calibration.
     """
 
     mask: np.ndarray
     probability: np.ndarray
     votes: np.ndarray
+    expected_iou: float | None = None
 
 
 @dataclass(frozen=True)
@@ -50,19 +54,25 @@ class Prediction:
         size: (width, height) of the photo.
         vote_threshold: share of the largest vote count at which a pixel is foreground.
         joined: float32 (h, w), what the shots say together where they do not vote; None where they do.
+        calibration: of the logits; None where there is none.
     """
 
     logits: Tensor
     size: tuple[int, int]
     vote_threshold: float
     joined: Tensor | None = None
+    calibration: Calibration | None = None
 
-    def segmentation(self, threshold: float = 0.5, size: tuple[int, int] | None = None) -> Segmentation:
+    def segmentation(
+        self, threshold: float = 0.5, size: tuple[int, int] | None = None, *, min_expected_iou: float = 0.0
+    ) -> Segmentation:
         """Makes the mask.
 
         Args:
             threshold: probability from which on a pixel is foreground, or a shot votes for it.
             size: (width, height) of the result; None takes the photo's.
+            min_expected_iou: of which less is expected, the mask is empty; 0 empties none, nor does any value where
+                there is no calibration.
 
         Returns:
             Of shots that vote, the probability is their mean, and the mask holds the pixels whose votes reach
@@ -75,11 +85,29 @@ class Prediction:
             probability = _probability(logits, size)
             votes += probability >= threshold
             total += probability
+        probability = total / len(self.logits)
+        mask = (votes > 0) & (votes >= self.vote_threshold * votes.max())
         if self.joined is not None:
             probability = _probability(self.joined, size)
-            return Segmentation(probability >= threshold, probability, votes)
-        mask = (votes > 0) & (votes >= self.vote_threshold * votes.max())
-        return Segmentation(mask, total / len(self.logits), votes)
+            mask = probability >= threshold
+        if self.calibration is None:
+            return Segmentation(mask, probability, votes)
+        expected = expected_iou(mask, self.calibrated(size))
+        return Segmentation(mask & (expected >= min_expected_iou), probability, votes, expected)
+
+    def calibrated(self, size: tuple[int, int] | None = None) -> np.ndarray:
+        """The calibrated probability, float32 (height, width); of shots that vote, their mean.
+
+        Args:
+            size: (width, height) of the result; None takes the photo's.
+
+        Raises:
+            ValueError: there is no calibration.
+        """
+        if self.calibration is None:
+            raise ValueError("This checkpoint has no calibration.")
+        maps = self.logits if self.joined is None else [self.joined]
+        return sum(_probability(self.calibration(logits), size or self.size) for logits in maps) / len(maps)
 
 
 def _probability(logits: Tensor, size: tuple[int, int]) -> np.ndarray:
@@ -261,7 +289,8 @@ class DSVLFSProcessor:
         """Logits (maps, h, w), and (1, h, w) of what they say together, on the square query view, brought back to the
         photo; `valid` and `size` are its view's."""
         joined = None if joined is None else self._on_photo(joined, valid)[0]
-        return Prediction(self._on_photo(logits, valid), size, self.config.vote_threshold, joined)
+        calibration = Calibration(*self.config.calibration) if self.config.calibration else None
+        return Prediction(self._on_photo(logits, valid), size, self.config.vote_threshold, joined, calibration)
 
     def _on_photo(self, logits: Tensor, valid: tuple[int, int]) -> Tensor:
         side = self.config.image_size

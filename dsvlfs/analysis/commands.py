@@ -21,6 +21,7 @@ ANALYSES: dict[str, str] = {
     "embeddings": "whether the semantic prompts and the looks of different classes stay apart",
     "matching": "whether the correlation is healthy, and whose pixels the mask covers besides the class's",
     "shots": "how several supports are best made one mask, and what a bad one among them does",
+    "uncertainty": "whether the probability can be believed, and whether an absent class is noticed",
 }
 """Name of each analysis, which is that of its module, and what it answers."""
 

@@ -51,6 +51,7 @@ class Episode:
         query_others: bool (height, width), objects of all other classes that the query is known to show: a mosaic's
             distractors, COCO's other categories, a named set's `query_base`; None where unknown.
         description: of the class, where the photos' metadata defines it.
+        query_classes: names of all classes that the query is known to show.
         query_photos: ids of the photos that the query is made of, a mosaic's distractors among them.
     """
 
@@ -67,6 +68,7 @@ class Episode:
     layout: tuple[int, int] | None = None
     query_others: np.ndarray | None = None
     description: str | None = None
+    query_classes: frozenset[str] = frozenset()
     query_photos: tuple[str, ...] = ()
 
     @property
@@ -157,6 +159,9 @@ class _EpisodeFile(Sequence[Episode]):
             layout=layout,
             query_others=None if others is None else others & ~query_mask,
             description=self._photos.definitions.get(entry["class_name"]),
+            query_classes=frozenset().union(
+                *map(self._photos.classes, [entry["query"], *entry.get("distractors", ())])
+            ),
             query_photos=_query_photos(entry),
         )
 
@@ -187,11 +192,13 @@ class _NamedEpisodes(Sequence[Episode]):
         self._index = index
         wanted = {photo_id for entry in entries for photo_id in _photo_ids(entry)}
         self._rows: dict[tuple[str, str], int] = {}
+        self._classes: dict[str, set[str]] = defaultdict(set)
         self._base_rows: dict[str, list[int]] | None = None if base_classes is None else defaultdict(list)
         columns = zip(index["photo_id"][:], index["class_name"][:], index["class_index"][:])
         for row, (photo_id, class_name, class_index) in enumerate(columns):
             if photo_id in wanted:
                 self._rows[photo_id, class_name] = row
+                self._classes[photo_id].add(class_name)
                 if base_classes is not None and class_index in base_classes:
                     self._base_rows[photo_id].append(row)
         for entry in entries:
@@ -230,6 +237,7 @@ class _NamedEpisodes(Sequence[Episode]):
             query_base=base,
             query_others=base,
             description=row["definition"] or None,
+            query_classes=frozenset(self._classes[entry["query"]]),
             query_photos=_query_photos(entry),
         )
 
@@ -246,6 +254,11 @@ class _PhotoFolder:
         entries = read_json_lines(file, ("image", "mask"))
         self._files = {Path(entry["image"]).stem: (root / entry["image"], root / entry["mask"]) for entry in entries}
         self.definitions = {e["name"]: e["definition"] for e in entries if "name" in e and e.get("definition")}
+        self._classes = {
+            Path(e["image"]).stem: {name for key in ("synonyms", "hypernyms") for name in e.get(key, ())}
+            | {e.get("name")}
+            for e in entries
+        }
         if missing := sorted(photo_ids - self._files.keys(), key=str):
             raise InputError(
                 f"{file} has no photo '{missing[0]}' ({len(missing)} of the episodes' photos are missing); give the "
@@ -256,6 +269,10 @@ class _PhotoFolder:
         image_file, mask_file = self._files[photo_id]
         photo = load_photo(image_file)
         return photo, load_mask(mask_file, photo.size)
+
+    def classes(self, photo_id: str) -> set[str]:
+        """Every name of what the photo is known to show."""
+        return self._classes[photo_id]
 
     def others(self, photo_id: str, _: None) -> None:
         """What else a photo shows is unknown."""
@@ -278,6 +295,7 @@ class _CocoPhotos:
                 "episodes were made for."
             )
         self._folder = root / file.stem.removeprefix("instances_")
+        self._names = {entry["id"]: entry["name"] for entry in annotations["categories"]}
         self._segmentations = defaultdict(list)
         self._categories: dict[int, set[int]] = defaultdict(set)
         for entry in annotations["annotations"]:
@@ -294,6 +312,10 @@ class _CocoPhotos:
             )
         photo = load_photo(self._folder / entry["file_name"])
         return photo, load_mask(union_mask(segmentations, entry["height"], entry["width"]), photo.size)
+
+    def classes(self, photo_id: int) -> set[str]:
+        """The name of every category in the photo."""
+        return {self._names[c] for c in self._categories[photo_id] if c in self._names}
 
     def others(self, photo_id: int, category_id: int) -> np.ndarray:
         """Every instance of another category in the photo, bool (height, width)."""
