@@ -41,6 +41,8 @@ class DSVLFSConfig(PreTrainedConfig):
         prompt_template: question to the LLaVA, with {image}, {class_name} and {description}.
         photo_markers: tokens of the template that are added to the vocabulary, such as `<im_start>` and `<im_end>`
             around the photo.
+        description_weight: weight of the semantic prompt of the question with the description, where there is one; the
+            rest is that of the name alone, which a wrong or useless description cannot spoil. The paper's is 1.
         answer_template: its teacher-forced answer; holds `<SEM_prompt>`.
         correlation_layers: layers whose cosines are the channels of the 4D correlation.
         embedding_layers: layers that a trained neck fuses to the decoder's image embedding; None takes the embedding of
@@ -92,6 +94,7 @@ class DSVLFSConfig(PreTrainedConfig):
         prompt_template: str = "USER: {image}\n{description}Where in this photo is the {class_name}? ASSISTANT:",
         photo_markers: list[str] | None = None,
         answer_template: str = f" It is {SEMANTIC_TOKEN}.",
+        description_weight: float = 1.0,
         correlation_layers: list[str] | None = None,
         embedding_layers: list[str] | None = None,
         grounding_layers: list[str] | None = None,
@@ -132,6 +135,7 @@ class DSVLFSConfig(PreTrainedConfig):
         self.prompt_template = prompt_template
         self.photo_markers = photo_markers
         self.answer_template = answer_template
+        self.description_weight = description_weight
         self.correlation_layers = correlation_layers or [f"image.{n}" for n in range(1, 33)]
         self.embedding_layers = embedding_layers
         self.grounding_layers = grounding_layers

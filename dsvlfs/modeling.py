@@ -440,13 +440,15 @@ class DSVLFSModel(nn.Module):
         if support is None and "visual" in modes:
             raise InputError("Mode 'visual' needs a support; give one, or ask with mode 'semantic'.")
         aggregation = self._known(aggregation)
-        question = self.processor.question([(class_name, description)]).to(self.device)
+        texts = self._texts(class_name, description)
         query = image if isinstance(image, Query) else self.encode_query(image)
         features = query.features
         embedding = self.image_embedding(features)
         semantic = grounded = visual = None
         if any(mode != "visual" for mode in modes):
-            semantic = self.semantic_encoder.prompt(features["tokens"], question)
+            semantic = sum(
+                weight * self.semantic_encoder.prompt(features["tokens"], question) for weight, question in texts
+            )
             if self.grounding is not None:
                 grounded = self.ground(features, semantic, embedding.shape[-1])
         if support is not None and any(mode != "semantic" for mode in modes):
@@ -467,6 +469,16 @@ class DSVLFSModel(nn.Module):
                 joined = self._decode(embedding, *by_name, one)
             predictions[mode] = self.processor.prediction(logits, query.valid, query.size, joined)
         return predictions
+
+    def _texts(self, class_name: str, description: str | None) -> list[tuple[float, Question]]:
+        """The questions to ask for a class, and the weight of each one's prompt.
+
+        Raises:
+            InputError: the name or the description cannot be used.
+        """
+        weight = self.config.description_weight if isinstance(description, str) and description.strip() else 1.0
+        asked = [(weight, description)] + ([(1 - weight, None)] if weight < 1 else [])
+        return [(w, self.processor.question([(class_name, text)]).to(self.device)) for w, text in asked]
 
     def _known(self, aggregation: Aggregation | None) -> Aggregation:
         """The aggregation to use, once it is known that the model has it."""

@@ -277,3 +277,25 @@ def test_wrong_requests_are_sentences(micro_model, circle):
         micro_model.segment(image, "  ")
     with pytest.raises(InputError, match="no support"):
         micro_model.encode_support([])
+
+
+def test_a_description_has_the_weight_that_the_config_gives_it(micro_model, circle):
+    def logits(description: str | None) -> torch.Tensor:
+        return micro_model.predict(circle[0], "circle", description=description, modes=["semantic"])["semantic"].logits
+
+    with torch.no_grad():
+        micro_model.grounding.basis.normal_()
+    named, described = logits(None), logits("red round shape")
+    assert not torch.allclose(named, described)
+    micro_model.config.description_weight = 0.0
+    torch.testing.assert_close(logits("red round shape"), named)
+    micro_model.config.description_weight = 0.5
+    between = logits("red round shape")
+    assert not torch.allclose(between, named)
+    assert not torch.allclose(between, described)
+    torch.testing.assert_close(logits(" "), named)
+
+
+def test_a_description_that_is_no_text_is_named(micro_model, circle):
+    with pytest.raises(InputError, match="give text"):
+        micro_model.predict(circle[0], "circle", description=5, modes=["semantic"])

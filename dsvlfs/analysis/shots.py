@@ -284,5 +284,5 @@ def _lines(
         axes.set_xlabel(title)
         axes.spines[["top", "right"]].set_visible(False)
     left.set_ylabel("mIoU (%), with its 95 % bootstrap interval")
-    left.legend(frameon=False)
+    left.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(aggregations))
     return as_picture(figure)
