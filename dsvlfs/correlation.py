@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 CHUNK = 2**25
-"""How many numbers a part of a 4D map may hold, of one sample (128 MiB in float32); a quarter of them where gradients
+"""How many numbers a part of a 4D map may hold, of one sample (128 MiB in float32); a sixteenth where gradients
 are asked for, whose backward pass holds some parts at once."""
 
 
@@ -59,9 +59,9 @@ class Correlation:
         box = (..., self.support_rows, self.support_columns)
         self.mask = mask[box].to(query[0].dtype)
         self.parts = divide(self.query_size[0], channels * self.query_size.numel() * self.mask[0].numel())
-        self.support = [layer[box].flatten(2) for layer in support]
+        self.support = [layer[box] for layer in support]  # views: of all layers at once, copies take much memory
         self.query_scales = [_inverse_length(layer) for layer in query]
-        self.scales = [_inverse_length(layer) for layer in self.support]
+        self.scales = [_inverse_length(layer).flatten(2) for layer in self.support]
         if not background:
             self.scales = [scale * self.mask.flatten(1)[:, None] for scale in self.scales]
         self._memory: Tensor | None = None
@@ -78,12 +78,14 @@ class Correlation:
             for query, scale in zip(self.query, self.query_scales, strict=True)
         ]
         if torch.is_grad_enabled():
-            cosines = [part @ support * scale for part, support, scale in zip(parts, self.support, self.scales)]
+            cosines = [
+                part @ support.flatten(2) * scale for part, support, scale in zip(parts, self.support, self.scales)
+            ]
             result = torch.stack(cosines, dim=-1)
         else:
             product, result = self._reused(parts[0])
             for number, (part, support, scale) in enumerate(zip(parts, self.support, self.scales)):
-                torch.mul(torch.matmul(part, support, out=product), scale, out=result[..., number])
+                torch.mul(torch.matmul(part, support.flatten(2), out=product), scale, out=result[..., number])
         result = result.relu_().unflatten(2, self.mask.shape[1:]).unflatten(1, (-1, self.query_size[1]))
         if self.background:
             mask = self.mask[:, None, None, :, :, None]
@@ -114,13 +116,13 @@ def reduce_support(correlation: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def divide(length: int, numbers: int) -> list[slice]:
-    """Divides a length, which holds so many numbers in all, into parts of `CHUNK` numbers at most, or of a quarter."""
+    """Divides a length, which holds so many numbers in all, into parts of `CHUNK` numbers at most, or of a sixteenth."""
     step = max(1, length * _chunk() // numbers)
     return [slice(start, min(start + step, length)) for start in range(0, length, step)]
 
 
 def _chunk() -> int:
-    return CHUNK // 4 if torch.is_grad_enabled() else CHUNK
+    return CHUNK // 16 if torch.is_grad_enabled() else CHUNK
 
 
 def _window(found: Tensor, stride: int) -> slice:
