@@ -116,7 +116,7 @@ def reduce_support(correlation: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def divide(length: int, numbers: int) -> list[slice]:
-    """Divides a length, which holds so many numbers in all, into parts of `CHUNK` numbers at most, or of a sixteenth."""
+    """Divides a length, which holds so many numbers in all, into parts that hold `CHUNK` at most, or a sixteenth."""
     step = max(1, length * _chunk() // numbers)
     return [slice(start, min(start + step, length)) for start in range(0, length, step)]
 
