@@ -23,6 +23,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from dsvlfs import InputError
+from dsvlfs.descriptions.bank import bank_description
 from dsvlfs.modeling import Support
 from dsvlfs.processing import Prediction
 from dsvlfs.visualization import overlay
@@ -66,6 +67,14 @@ class FakeModel:
         return {mode: Prediction(torch.logit(torch.from_numpy(maps), eps=1e-4), image.size, 0.5) for mode in modes}
 
 
+class FakeWriter:
+    def __init__(self, model: FakeModel) -> None:
+        assert isinstance(model, FakeModel)
+
+    def write(self, class_name: str) -> str:
+        return f"A {class_name} has corners."
+
+
 def ramp(size: tuple[int, int], class_name: str = "") -> np.ndarray:
     """The fake model's probability."""
     row = np.linspace(0, 1, size[0], dtype=np.float32)
@@ -90,7 +99,7 @@ def app() -> Iterator[ModuleType]:
 def model(app: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeModel]:
     fake = FakeModel()
     monkeypatch.setattr(app.events.engine, "load_model", lambda: fake)
-    monkeypatch.setattr(app.events.engine.description, "describe", lambda model, name: f"A {name} has corners.")
+    monkeypatch.setattr(app.events.engine, "CheckpointWriter", FakeWriter)
     monkeypatch.setattr(app.events, "mask_in_box", fill_box)
     forget(app)
     yield fake
@@ -251,7 +260,9 @@ def test_photos_and_descriptions_are_encoded_once(app, model, circle, files):
         {"class_name": "ball", "shots": 2, "description": "round", "modes": ["both", "semantic", "visual"]},
         *[{"class_name": "left", "shots": 1, "description": None, "modes": ["visual"]}] * 2,
     ]
-    assert engine.describe(" red  fox ") == engine.describe("red fox") == "A red fox has corners."
+    assert engine.describe(" blue  cube ") == engine.describe("blue cube") == "A blue cube has corners."
+    assert len(engine.DESCRIPTIONS) == 1
+    assert engine.describe("red fox") == bank_description("red fox")  # no language model is asked
     assert len(engine.DESCRIPTIONS) == 1
 
 
@@ -367,7 +378,7 @@ def test_programs_call_the_events_by_name(app, model, address, circle, files, tm
         "percent_by_votes": {"0": pytest.approx(75, abs=0.1), "1": pytest.approx(25, abs=0.1)},
     }
     np.testing.assert_array_equal(model.supports[0][1], circle[1])
-    assert client.predict("red fox", api_name="/describe") == "A red fox has corners."
+    assert client.predict("blue cube", api_name="/describe") == "A blue cube has corners."
     mask = client.predict(handle_file(files["photo"]), [10, 5, 30, 25], None, None, api_name="/mask")
     assert (np.asarray(Image.open(mask)) > 0).sum() == 400
 

@@ -77,7 +77,14 @@ def test_segment_writes_mask_and_overlay_of_the_photos_size(tmp_path, calls):
     assert np.asarray(written)[:, :20].all()
     assert Image.open(tmp_path / "new" / "out" / "query_overlay.png").size == (40, 30)
     assert calls == [
-        {"class_name": "red fox", "support": 2, "description": "It is red.", "mode": "both", "threshold": 0.25}
+        {
+            "class_name": "red fox",
+            "support": 2,
+            "description": "It is red.",
+            "mode": "both",
+            "threshold": 0.25,
+            "min_expected_iou": 0.0,
+        }
     ]
 
 
