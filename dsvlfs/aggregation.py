@@ -38,7 +38,7 @@ def support_evidence(layers: Sequence[Tensor], masks: Tensor, fit: Tensor | None
     columns = []
     for layer in layers:
         positions = F.normalize(layer, dim=1)
-        foreground, background = _pool(positions, masks), _pool(positions, 1 - masks)
+        foreground, background = pool(positions, masks), pool(positions, 1 - masks)
         for feature in (foreground, foreground - background):
             feature = F.normalize(feature, dim=1)
             cosines = feature @ feature.T
@@ -46,12 +46,12 @@ def support_evidence(layers: Sequence[Tensor], masks: Tensor, fit: Tensor | None
     if fit is None:
         columns += [masks.new_zeros(len(masks))] * 3
     else:
-        foreground, background = (_pool(fit[:, None], m)[:, 0] for m in (masks, 1 - masks))
+        foreground, background = (pool(fit[:, None], m)[:, 0] for m in (masks, 1 - masks))
         columns += [foreground, foreground - background, torch.full_like(foreground, _COSINE_UNIT)]
     return torch.stack(columns, dim=1) / _COSINE_UNIT
 
 
-def _pool(features: Tensor, weights: Tensor) -> Tensor:
+def pool(features: Tensor, weights: Tensor) -> Tensor:
     """Weighted mean (K, channels) over the positions."""
     return torch.einsum("kchw,khw->kc", features, weights) / weights.sum(dim=(1, 2)).clamp(min=1e-6)[:, None]
 

@@ -193,12 +193,11 @@ def _add_request_arguments(parser: argparse.ArgumentParser) -> None:
         "--threshold", type=_fraction, default=0.5, help="probability from which a pixel is foreground (default: 0.5)"
     )
     parser.add_argument(
-        "--min-expected-iou",
+        "--min-presence",
         type=_fraction,
-        default=0.0,
-        metavar="IOU",
-        help="leave the mask empty where the model expects less of it, such as 0.3: the class may not be in the photo "
-        "(default: 0, never)",
+        metavar="SCORE",
+        help="leave the mask empty where less speaks for the class being in the photo; 0 empties none "
+        "(default: the checkpoint's own limit)",
     )
     _add_model_argument(parser)
 
@@ -266,7 +265,7 @@ def _segment(arguments: argparse.Namespace) -> int:
             description=arguments.description,
             mode=mode,
             threshold=arguments.threshold,
-            min_expected_iou=arguments.min_expected_iou,
+            min_presence=arguments.min_presence,
         ).mask
         mask_file, overlay_file = _outputs(query, arguments.out)
         Image.fromarray(mask.astype("uint8") * 255).save(mask_file)
@@ -347,7 +346,7 @@ def _label(arguments: argparse.Namespace) -> int:
         description=arguments.description,
         mode=mode,
         threshold=arguments.threshold,
-        min_expected_iou=arguments.min_expected_iou,
+        min_presence=arguments.min_presence,
         model=arguments.model,
     )
     _make_folder(arguments.out)

@@ -62,6 +62,8 @@ class DSVLFSConfig(PreTrainedConfig):
         logit_offset: added to the mask's logits, which moves the probability of 0.5 to where mIoU is best.
         calibration: [temperature, bias] that make a calibrated probability of the mask's logits with their offset; None
             where nobody has fitted them (`train/calibrate.py`).
+        min_presence: where less speaks for the class being in the photo (`Segmentation.presence`), its mask is left
+            empty; 0 empties none.
         vote_threshold: with K shots, share of the largest vote count at which a pixel is foreground.
         shot_aggregation: how K shots become one mask (see `dsvlfs.aggregation`); "attention" has weights of its own.
 
@@ -111,6 +113,7 @@ class DSVLFSConfig(PreTrainedConfig):
         dice_loss_weight: float = 0.5,
         logit_offset: float = 0.0,
         calibration: list[float] | None = None,
+        min_presence: float = 0.0,
         vote_threshold: float = 0.5,
         shot_aggregation: str = "votes",
         **kwargs: Any,
@@ -152,6 +155,7 @@ class DSVLFSConfig(PreTrainedConfig):
         self.dice_loss_weight = dice_loss_weight
         self.logit_offset = logit_offset
         self.calibration = calibration
+        self.min_presence = min_presence
         self.vote_threshold = vote_threshold
         self.shot_aggregation = shot_aggregation
         super().__init__(**kwargs)

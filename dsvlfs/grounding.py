@@ -79,6 +79,10 @@ class SemanticGrounding(nn.Module):
         Returns:
             (batch, prompt_dim, size, size).
         """
-        cosine = self.cosine(prompt, layers, size)[:, None]
+        return self.dense_prompt(self.cosine(prompt, layers, size))
+
+    def dense_prompt(self, cosine: Tensor) -> Tensor:
+        """What a map of cosines (batch, size, size) adds to the dense prompt (batch, prompt_dim, size, size)."""
+        cosine = cosine[:, None]
         # How well it fits at all, and where in this photo it fits best.
         return self.to_prompt(torch.cat([cosine, F.instance_norm(cosine)], dim=1))

@@ -126,7 +126,7 @@ class Request:
         description: what the class looks like.
         mode: which prompts the mask decoder is given.
         threshold: probability from which on a pixel is foreground, or a shot votes for it.
-        min_expected_iou: of which less is expected, the mask is empty.
+        min_presence: where the presence is lower, the mask is left empty; None takes the model's.
         model: the checkpoint's name.
     """
 
@@ -135,7 +135,7 @@ class Request:
     description: str | None = None
     mode: Mode = "both"
     threshold: float = 0.5
-    min_expected_iou: float = 0.0
+    min_presence: float | None = None
     model: str = "dsvlfs-tiny"
 
     def settings(self) -> dict[str, Any]:
@@ -354,7 +354,7 @@ def _label_share(
             description=request.description,
             mode=request.mode,
             threshold=request.threshold,
-            min_expected_iou=request.min_expected_iou,
+            min_presence=request.min_presence,
         )
         folder.add(state.process_index, name, photo, result.mask, result.probability)
     return unreadable

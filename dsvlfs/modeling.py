@@ -24,6 +24,7 @@ from .losses import bce_loss, dice_loss
 from .mask_decoder import EmbeddingNeck, MaskDecoder
 from .matching import DenseMatcher, Match
 from .model_card import new_card
+from .presence import support_fit
 from .processing import DSVLFSProcessor, Photo, Prediction, Segmentation, View
 from .semantic_encoder import Question, SemanticEncoder
 
@@ -369,7 +370,7 @@ class DSVLFSModel(nn.Module):
         description: str | None = None,
         mode: Mode = "both",
         threshold: float = 0.5,
-        min_expected_iou: float = 0.0,
+        min_presence: float | None = None,
         aggregation: Aggregation | None = None,
         batch_size: int = 1,
     ) -> Segmentation | list[Segmentation]:
@@ -383,7 +384,8 @@ class DSVLFSModel(nn.Module):
             description: what the class looks like; None leaves it to the name.
             mode: which prompts the mask decoder is given.
             threshold: probability from which on a pixel is foreground, or a shot votes for it.
-            min_expected_iou: of which less is expected, the mask is empty (see `Segmentation.expected_iou`).
+            min_presence: where the presence is lower, the mask is left empty (see `Segmentation.presence`); None takes
+                the config's, 0 empties none.
             aggregation: how K shots become one mask (see `dsvlfs.aggregation`); None takes the config's.
             batch_size: how many photos of a sequence go through the encoders together: more take more memory, and are
                 faster on a GPU, but not on a CPU.
@@ -407,7 +409,7 @@ class DSVLFSModel(nn.Module):
                 found = self.predict(
                     image, class_name, support=support, description=description, modes=[mode], aggregation=aggregation
                 )
-                results.append(found[mode].segmentation(threshold, min_expected_iou=min_expected_iou))
+                results.append(found[mode].segmentation(threshold, min_presence=min_presence))
         return results if many else results[0]
 
     @torch.inference_mode()
@@ -444,16 +446,20 @@ class DSVLFSModel(nn.Module):
         query = image if isinstance(image, Query) else self.encode_query(image)
         features = query.features
         embedding = self.image_embedding(features)
-        semantic = grounded = visual = None
+        semantic = grounded = visual = fit_of_name = fit_of_support = None
         if any(mode != "visual" for mode in modes):
             semantic = sum(
                 weight * self.semantic_encoder.prompt(features["tokens"], question) for weight, question in texts
             )
             if self.grounding is not None:
-                grounded = self.ground(features, semantic, embedding.shape[-1])
+                named = [features[name] for name in self.config.grounding_layers]
+                cosine = self.grounding.cosine(semantic, named, embedding.shape[-1])
+                grounded, fit_of_name = self.grounding.dense_prompt(cosine), float(cosine.max())
         if support is not None and any(mode != "semantic" for mode in modes):
             match = self.match(features, support.layers, support.masks, embedding.shape[-1])
             visual = self.matcher.prompt(match)
+            deepest = features[self.config.correlation_layers[-1]]
+            fit_of_support = support_fit(deepest, support.layers[-1], support.masks)
         predictions = {}
         for mode in modes:
             by_name = (None, None) if mode == "visual" else (semantic, grounded)
@@ -467,7 +473,9 @@ class DSVLFSModel(nn.Module):
                 else:
                     one = self.attend_shots(shots, support.layers, support.masks, by_name[0])
                 joined = self._decode(embedding, *by_name, one)
-            predictions[mode] = self.processor.prediction(logits, query.valid, query.size, joined)
+            fits = (None if mode == "visual" else fit_of_name, None if mode == "semantic" else fit_of_support)
+            known = tuple(fit for fit in fits if fit is not None)
+            predictions[mode] = self.processor.prediction(logits, query.valid, query.size, joined, known)
         return predictions
 
     def _texts(self, class_name: str, description: str | None) -> list[tuple[float, Question]]:

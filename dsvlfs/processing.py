@@ -16,6 +16,7 @@ from .bases import resolve_base
 from .calibration import Calibration, expected_iou
 from .configuration import IMAGE_TOKEN, SEMANTIC_TOKEN, DSVLFSConfig
 from .errors import InputError
+from .presence import presence
 from .semantic_encoder import Question
 
 Photo = Image.Image | np.ndarray | str | os.PathLike
@@ -34,14 +35,19 @@ class Segmentation:
         mask: bool (height, width).
         probability: float32 (height, width), of the class, in [0, 1].
         votes: uint16 (height, width), how many of the shots, each alone, reach the threshold.
-        expected_iou: the IoU to expect of the mask, in [0, 1], by the calibrated probability; low where the class is
-            not in the photo, or hard to see. None where there is no calibration.
+        expected_iou: the IoU to expect of the mask, in [0, 1], by the calibrated probability; None where there is no
+            calibration.
+        presence: how much speaks for the class being in the photo, in [0, 1] (`dsvlfs.presence`): a score to compare,
+            no probability. None where there is no calibration.
+        is_emptied: whether the mask was left empty for its presence.
     """
 
     mask: np.ndarray
     probability: np.ndarray
     votes: np.ndarray
     expected_iou: float | None = None
+    presence: float | None = None
+    is_emptied: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,8 @@ class Prediction:
         vote_threshold: share of the largest vote count at which a pixel is foreground.
         joined: float32 (h, w), what the shots say together where they do not vote; None where they do.
         calibration: of the logits; None where there is none.
+        fits: how well the best position of the photo fits the name, the supports, or each: cosines.
+        min_presence: where the presence is lower, a mask is left empty unless asked otherwise.
     """
 
     logits: Tensor
@@ -62,17 +70,19 @@ class Prediction:
     vote_threshold: float
     joined: Tensor | None = None
     calibration: Calibration | None = None
+    fits: tuple[float, ...] = ()
+    min_presence: float = 0.0
 
     def segmentation(
-        self, threshold: float = 0.5, size: tuple[int, int] | None = None, *, min_expected_iou: float = 0.0
+        self, threshold: float = 0.5, size: tuple[int, int] | None = None, *, min_presence: float | None = None
     ) -> Segmentation:
         """Makes the mask.
 
         Args:
             threshold: probability from which on a pixel is foreground, or a shot votes for it.
             size: (width, height) of the result; None takes the photo's.
-            min_expected_iou: of which less is expected, the mask is empty; 0 empties none, nor does any value where
-                there is no calibration.
+            min_presence: where the presence is lower, the mask is left empty; None takes this prediction's own, 0
+                empties none, nor does any value where there is no calibration.
 
         Returns:
             Of shots that vote, the probability is their mean, and the mask holds the pixels whose votes reach
@@ -93,7 +103,9 @@ class Prediction:
         if self.calibration is None:
             return Segmentation(mask, probability, votes)
         expected = expected_iou(mask, self.calibrated(size))
-        return Segmentation(mask & (expected >= min_expected_iou), probability, votes, expected)
+        score = presence([expected, *self.fits])
+        is_emptied = score < (self.min_presence if min_presence is None else min_presence)
+        return Segmentation(mask & (not is_emptied), probability, votes, expected, score, is_emptied)
 
     def calibrated(self, size: tuple[int, int] | None = None) -> np.ndarray:
         """The calibrated probability, float32 (height, width); of shots that vote, their mean.
@@ -284,13 +296,19 @@ class DSVLFSProcessor:
         return Question(ids, attention, labels, semantic)
 
     def prediction(
-        self, logits: Tensor, valid: tuple[int, int], size: tuple[int, int], joined: Tensor | None = None
+        self,
+        logits: Tensor,
+        valid: tuple[int, int],
+        size: tuple[int, int],
+        joined: Tensor | None = None,
+        fits: tuple[float, ...] = (),
     ) -> Prediction:
         """Logits (maps, h, w), and (1, h, w) of what they say together, on the square query view, brought back to the
-        photo; `valid` and `size` are its view's."""
+        photo; `valid` and `size` are its view's, `fits` are the prediction's."""
         joined = None if joined is None else self._on_photo(joined, valid)[0]
         calibration = Calibration(*self.config.calibration) if self.config.calibration else None
-        return Prediction(self._on_photo(logits, valid), size, self.config.vote_threshold, joined, calibration)
+        config, logits = self.config, self._on_photo(logits, valid)
+        return Prediction(logits, size, config.vote_threshold, joined, calibration, fits, config.min_presence)
 
     def _on_photo(self, logits: Tensor, valid: tuple[int, int]) -> Tensor:
         side = self.config.image_size

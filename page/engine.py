@@ -200,10 +200,12 @@ def draw_prompts(result: Result) -> tuple[Image.Image | None, Image.Image | None
 
 
 def describe_area(found: Segmentation, shots: int) -> str:
-    """The foreground's share of the photo, and of several shots the votes, in words."""
+    """The foreground's share of the photo, and of several shots the votes, in words; or why there is none."""
+    if found.is_emptied:
+        return f"The class does not seem to be in this photo (presence {found.presence:.0%}): the mask is left empty."
     text = f"{found.mask.mean():.1%} of the photo" if found.mask.any() else "Nothing reaches the threshold; lower it."
     if found.expected_iou is not None:
-        text += f" · expected IoU {found.expected_iou:.0%}"
+        text += f" · expected IoU {found.expected_iou:.0%} · presence {found.presence:.0%}"
     if shots > 1:
         counts = ", ".join(f"{votes}: {(found.votes == votes).mean():.1%}" for votes in range(shots, 0, -1))
         text += f" · votes of {shots}: {counts}"

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import calibrate
 import numpy as np
@@ -60,10 +61,20 @@ def test_a_mask_of_which_little_is_expected_can_be_left_empty():
     np.testing.assert_array_equal(kept.mask, plain.mask)
     np.testing.assert_array_equal(kept.probability, plain.probability)
     assert kept.expected_iou == pytest.approx(expected_iou(plain.mask, calibrated))
-    low, high = (prediction.segmentation(min_expected_iou=kept.expected_iou + d) for d in (-0.01, 0.01))
+    assert kept.presence == kept.expected_iou  # no other sign is given
+    seen = replace(prediction, fits=(0.5, -0.2))
+    score = seen.segmentation().presence
+    assert score == pytest.approx((kept.expected_iou + 0.5) / 3)
+    low, high = (seen.segmentation(min_presence=score + d) for d in (-0.01, 0.01))
     np.testing.assert_array_equal(low.mask, plain.mask)
+    assert not low.is_emptied
     assert not high.mask.any()
-    assert high.expected_iou == kept.expected_iou
+    assert high.is_emptied
+    assert (high.expected_iou, high.presence) == (kept.expected_iou, score)
+    # The model's own limit holds unless another is named.
+    limited = replace(seen, min_presence=score + 0.01)
+    assert not limited.segmentation().mask.any()
+    np.testing.assert_array_equal(limited.segmentation(min_presence=0).mask, plain.mask)
     with pytest.raises(ValueError, match="no calibration"):
         Prediction(logits, (2, 2), 0.5).calibrated()
 
@@ -109,7 +120,9 @@ def test_the_command_asks_for_an_absent_class(root, tmp_path, micro_model, monke
     assert main(command) == 0
     assert asked == ["circle", "square"] * 2 + ["square", "circle"] * 2
     result = json.loads((tmp_path / "report" / "report.json").read_text())["data"]
-    assert len(result["expected_iou"]["absent"]) == 4
+    assert all(len(result[part][name]) == 4 for part in ("present", "absent") for name in uncertainty.Presence._fields)
+    area = roc_auc_score([1] * 4 + [0] * 4, result["present"]["presence"] + result["absent"]["presence"])
+    assert result["auroc"]["presence"] == pytest.approx(area)
     assert (tmp_path / "report" / "uncertainty.png").exists()
 
 

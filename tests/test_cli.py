@@ -83,7 +83,7 @@ def test_segment_writes_mask_and_overlay_of_the_photos_size(tmp_path, calls):
             "description": "It is red.",
             "mode": "both",
             "threshold": 0.25,
-            "min_expected_iou": 0.0,
+            "min_presence": None,
         }
     ]
 

@@ -24,8 +24,19 @@ except ImportError as error:
     raise InputError("This analysis needs scikit-learn; install it with: pip install 'dsvlfs[analyze]'") from error
 
 _SEED = 2503_04006
-_LIMITS = (0.0, 0.2, 0.3, 0.4, 0.5)
+_LIMITS = (0.0, 0.2, 0.25, 0.3, 0.35)
 _RESAMPLES = 1000
+
+
+class Presence(NamedTuple):
+    """Of each request for a class that is shown, and for one that is not, (episodes,) each.
+
+    Args:
+        expected_iou, presence: as `Segmentation` has them.
+    """
+
+    expected_iou: np.ndarray
+    presence: np.ndarray
 
 
 class Uncertainty(NamedTuple):
@@ -33,15 +44,14 @@ class Uncertainty(NamedTuple):
 
     Args:
         tables: of `reliability`, before and after calibration, over the requests for a class that the query shows.
-        present, absent: expected IoU of each request's mask, (episodes,); of a class that is shown, and of one that is
-            not.
+        present, absent: what is said of a class that is shown, and of one that is not.
         counts: of each present request's mask.
         emptied: of each present request, had its mask been left empty.
     """
 
     tables: tuple[np.ndarray, np.ndarray]
-    present: np.ndarray
-    absent: np.ndarray
+    present: Presence
+    absent: Presence
     counts: list[EpisodeCounts]
     emptied: list[EpisodeCounts]
 
@@ -85,18 +95,18 @@ def measure(model: DSVLFSModel, episodes: Sequence[Episode]) -> Uncertainty:
         size = found.logits.shape[:0:-1]
         target = Image.fromarray(episode.query_mask).convert("L").resize(size, Image.Resampling.BOX)
         targets.append(np.asarray(target, dtype=np.float32).ravel() / 255)
-        before.append(found.segmentation(size=size).probability.ravel())
+        before.append(found.segmentation(size=size, min_presence=0).probability.ravel())
         after.append(found.calibrated(size).ravel())
-        segmented = found.segmentation()
+        segmented, other_segmented = (prediction.segmentation(min_presence=0) for prediction in (found, missed))
         for own, mask in ((counts, segmented.mask), (emptied, np.zeros_like(segmented.mask))):
             own.append(count_episode(episode.class_name, mask, episode.query_mask, episode.query_ignore))
-        present.append(segmented.expected_iou)
-        absent.append(missed.segmentation().expected_iou)
+        present.append((segmented.expected_iou, segmented.presence))
+        absent.append((other_segmented.expected_iou, other_segmented.presence))
     if not counts:
         raise InputError("Every query shows every class of the episodes; give episodes of more classes.")
     target = np.concatenate(targets)
     tables = tuple(reliability(np.concatenate(values), target) for values in (before, after))
-    return Uncertainty(tables, np.array(present), np.array(absent), counts, emptied)
+    return Uncertainty(tables, Presence(*np.array(present).T), Presence(*np.array(absent).T), counts, emptied)
 
 
 def auroc(present: np.ndarray, absent: np.ndarray) -> tuple[float, tuple[float, float]]:
@@ -114,17 +124,17 @@ def auroc(present: np.ndarray, absent: np.ndarray) -> tuple[float, tuple[float, 
 def report(found: Uncertainty, calibration: Sequence[float]) -> Report:
     """The tables, the reliability diagram and the ROC."""
     errors = [expected_calibration_error(table) for table in found.tables]
-    area, (low, high) = auroc(found.present, found.absent)
+    areas = {name: auroc(getattr(found.present, name), getattr(found.absent, name)) for name in Presence._fields}
     rows = []
     for limit in _LIMITS:
-        gone = found.present < limit
+        gone = found.present.presence < limit
         kept = [empty if is_gone else own for own, empty, is_gone in zip(found.counts, found.emptied, gone)]
         rows.append(
             [
-                f"{limit:.1f}" if limit else "0 (default)",
+                f"{limit:.2f}",
                 100 * SegmentationMetrics(kept).miou(),
                 100 * float(gone.mean()),
-                100 * float((found.absent < limit).mean()),
+                100 * float((found.absent.presence < limit).mean()),
             ]
         )
     return Report(
@@ -140,28 +150,38 @@ def report(found: Uncertainty, calibration: Sequence[float]) -> Report:
                 decimals=4,
             ),
             Table(
-                "Presence, by the IoU that is expected of the mask",
-                ["AUROC", "95 % interval", "expected IoU, present", "absent"],
-                [[area, f"{low:.3f} to {high:.3f}", float(found.present.mean()), float(found.absent.mean())]],
+                "Is the class in the photo?",
+                ["by", "AUROC", "95 % interval", "mean of present", "of absent"],
+                [
+                    [
+                        name.replace("_", " "),
+                        area,
+                        f"{low:.3f} to {high:.3f}",
+                        float(getattr(found.present, name).mean()),
+                        float(getattr(found.absent, name).mean()),
+                    ]
+                    for name, (area, (low, high)) in areas.items()
+                ],
                 decimals=3,
             ),
             Table(
-                "Masks left empty below an expected IoU (percent)",
-                ["min_expected_iou", "mIoU of present classes", "present emptied", "absent emptied"],
+                "Masks left empty below a presence (percent)",
+                ["min_presence", "mIoU of present classes", "present emptied", "absent emptied"],
                 rows,
             ),
         ],
-        pictures={"uncertainty": _draw(found, area)},
+        pictures={"uncertainty": _draw(found, {name: area for name, (area, _) in areas.items()})},
         data={
             "expected_calibration_error": errors,
-            "auroc": area,
-            "auroc_interval_95": [low, high],
-            "expected_iou": {"present": found.present.tolist(), "absent": found.absent.tolist()},
+            "auroc": {name: area for name, (area, _) in areas.items()},
+            "auroc_interval_95": {name: list(interval) for name, (_, interval) in areas.items()},
+            "present": {name: values.tolist() for name, values in found.present._asdict().items()},
+            "absent": {name: values.tolist() for name, values in found.absent._asdict().items()},
         },
     )
 
 
-def _draw(found: Uncertainty, area: float) -> Image.Image:
+def _draw(found: Uncertainty, areas: dict[str, float]) -> Image.Image:
     figure = new_figure(9, 4)
     left, right = figure.subplots(1, 2)
     left.plot([0, 1], [0, 1], color="gray", linewidth=0.8, linestyle="--")
@@ -171,10 +191,12 @@ def _draw(found: Uncertainty, area: float) -> Image.Image:
     left.set_xlabel("probability")
     left.set_ylabel("share of foreground")
     left.legend(frameon=False)
-    labels = np.repeat([1, 0], len(found.present))
-    wrong, right_alarms, _ = roc_curve(labels, np.concatenate([found.present, found.absent]))
+    labels = np.repeat([1, 0], len(found.counts))
     right.plot([0, 1], [0, 1], color="gray", linewidth=0.8, linestyle="--")
-    right.plot(wrong, right_alarms, color="#33518f", label=f"AUROC {area:.3f}")
+    for (name, area), colour in zip(areas.items(), ("#d1823a", "#33518f")):
+        scores = np.concatenate([getattr(found.present, name), getattr(found.absent, name)])
+        wrong, right_alarms, _ = roc_curve(labels, scores)
+        right.plot(wrong, right_alarms, color=colour, label=f"{name.replace('_', ' ')}, AUROC {area:.3f}")
     right.set_xlabel("absent classes taken for present")
     right.set_ylabel("present classes found present")
     right.legend(frameon=False, loc="lower right")

@@ -1,0 +1,40 @@
+"""Whether a class is in a photo: the signs, by hand and through the model."""
+
+import numpy as np
+import pytest
+import torch
+
+from dsvlfs.presence import presence, support_fit
+
+
+def test_presence_is_the_mean_of_what_is_known():
+    assert presence([0.3, 0.5, -0.2]) == pytest.approx(0.8 / 3)
+    assert presence([1.2, 0.0]) == 0.5
+
+
+def test_the_supports_mean_foreground_is_compared_with_every_position():
+    query = torch.tensor([[[[3.0, 0.0]], [[4.0, 2.0]]]])  # two channels, one row of two positions
+    support = torch.tensor([[[[5.0, 0.0]], [[0.0, 7.0]]]])
+    left = torch.tensor([[[1.0, 0.0]]])
+    assert support_fit(query, support, left) == pytest.approx(0.6)
+    assert support_fit(query, support, left.flip(2)) == pytest.approx(1)
+    # Two supports that show different things count the same, however large their masks and features are.
+    both = support_fit(query, torch.cat([support, 9 * support]), torch.cat([left, 0.1 * left.flip(2)]))
+    assert both == pytest.approx((0.6 + 0.8) * 0.5**0.5)
+
+
+def test_a_mode_knows_the_signs_of_its_own_prompts(micro_model, circle):
+    micro_model.config.calibration = [1.0, 0.0]
+    support = micro_model.encode_support([circle])
+    found = micro_model.predict(circle[0], "circle", support=support)
+    name, example = found["both"].fits
+    assert found["semantic"].fits == (name,)
+    assert found["visual"].fits == (example,)
+    features = micro_model.encode_query(circle[0]).features
+    assert example == support_fit(features["vision.5"], support.layers[-1], support.masks)
+    result = micro_model.segment(circle[0], "circle", support=support)
+    assert result.presence == pytest.approx(presence([result.expected_iou, name, example]))
+    emptied = micro_model.segment(circle[0], "circle", support=support, min_presence=1.0)
+    assert emptied.is_emptied
+    assert not emptied.mask.any()
+    np.testing.assert_array_equal(emptied.probability, result.probability)
