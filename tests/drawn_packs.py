@@ -43,6 +43,18 @@ def draw_photo_folder(folder: Path, colours: tuple[str, ...] = COLOURS, name: st
     return folder
 
 
+def draw_episodes(folder: Path) -> Path:
+    """A photo folder with `episodes.jsonl`: two circles and two squares to find, by one support each."""
+    draw_photo_folder(folder)
+    lines = [
+        {"class_name": shape, "query": f"{colour}_{shape}", "support": [f"orange_{shape}"]}
+        for shape in SHAPES
+        for colour in COLOURS[:2]
+    ]
+    (folder / "episodes.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return folder
+
+
 def draw_packs(root: Path) -> Path:
     """Every pack that `train/cache_features.py` reads."""
     draw_photo_folder(root / "imagenet_sample" / "train", name="{colour} {shape}")

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from drawn_packs import draw_photo_folder
+from drawn_packs import draw_episodes
 
 from dsvlfs import InputError
 from dsvlfs.analysis.ablation import WHOLE, Row, ablate, read_descriptions, report, silenced, without_lora
@@ -19,13 +19,7 @@ from dsvlfs.matching import DenseMatcher
 @pytest.fixture
 def episodes(tmp_path):
     """Four episodes of drawn shapes; 'red circle' and its like are defined, as 'round'."""
-    root = draw_photo_folder(tmp_path / "photos", name="{shape}")
-    lines = [
-        {"class_name": shape, "query": f"{colour}_{shape}", "support": [f"orange_{shape}"]}
-        for shape in ("circle", "square")
-        for colour in ("red", "blue")
-    ]
-    (root / "episodes.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    root = draw_episodes(tmp_path / "photos")
     return load_episodes(root, root / "episodes.jsonl")
 
 

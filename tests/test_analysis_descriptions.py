@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from drawn_packs import draw_photo_folder
+from drawn_packs import draw_episodes
 
 from dsvlfs.analysis.descriptions import RIGHT, measure, report, variants
 from dsvlfs.cli import main
@@ -15,14 +15,7 @@ TEXTS = {"circle": "red round shape", "square": "blue shape"}
 
 @pytest.fixture
 def root(tmp_path):
-    root = draw_photo_folder(tmp_path / "photos", name="{shape}")
-    lines = [
-        {"class_name": shape, "query": f"{colour}_{shape}", "support": [f"orange_{shape}"]}
-        for shape in ("circle", "square")
-        for colour in ("red", "blue")
-    ]
-    (root / "episodes.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    return root
+    return draw_episodes(tmp_path / "photos")
 
 
 def test_each_variant_changes_what_it_says():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import build_micro_model
-from drawn_packs import draw_photo_folder
+from drawn_packs import draw_episodes
 from sklearn.metrics import roc_auc_score
 
 from dsvlfs import InputError
@@ -95,14 +95,7 @@ def test_the_area_under_the_roc_is_that_of_scikit_learn():
 
 @pytest.fixture
 def root(tmp_path):
-    root = draw_photo_folder(tmp_path / "photos", name="{shape}")
-    lines = [
-        {"class_name": shape, "query": f"{colour}_{shape}", "support": [f"orange_{shape}"]}
-        for shape in ("circle", "square")
-        for colour in ("red", "blue")
-    ]
-    (root / "episodes.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    return root
+    return draw_episodes(tmp_path / "photos")
 
 
 def test_the_command_asks_for_an_absent_class(root, tmp_path, micro_model, monkeypatch, capsys):
