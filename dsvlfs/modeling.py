@@ -26,6 +26,7 @@ from .matching import DenseMatcher, Match
 from .model_card import new_card
 from .presence import support_fit
 from .processing import DSVLFSProcessor, Photo, Prediction, Segmentation, View
+from .second_look import own_support
 from .semantic_encoder import Question, SemanticEncoder
 
 Mode = Literal["both", "semantic", "visual"]
@@ -43,6 +44,47 @@ class Support:
 
     layers: tuple[Tensor, ...]
     masks: Tensor
+
+
+@dataclass(frozen=True)
+class Shots:
+    """A query's supports, each compared with it.
+
+    Args:
+        support: the K of them.
+        match: of the query with each.
+        prompts: (K, prompt_dim, size, size), the visual prompt of each alone.
+    """
+
+    support: Support
+    match: Match
+    prompts: Tensor
+
+    def __getitem__(self, places: list[int]) -> "Shots":
+        """Some of them."""
+        support = Support(tuple(layer[places] for layer in self.support.layers), self.support.masks[places])
+        return Shots(support, self.match[places], self.prompts[places])
+
+    def beside(self, other: "Shots") -> "Shots":
+        """These and others of the same query."""
+        layers = tuple(map(torch.cat, zip(self.support.layers, other.support.layers, strict=True)))
+        support = Support(layers, torch.cat([self.support.masks, other.support.masks]))
+        return Shots(support, self.match.beside(other.match), torch.cat([self.prompts, other.prompts]))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a query is decoded with beside its shots.
+
+    Args:
+        embedding: (1, prompt_dim, height, width) of the query.
+        semantic: (1, prompt_dim) of the class; None where the name is left out.
+        grounded: (1, prompt_dim, height, width), what that adds to the dense prompt; comes with `semantic`.
+    """
+
+    embedding: Tensor
+    semantic: Tensor | None = None
+    grounded: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -445,34 +487,27 @@ class DSVLFSModel(nn.Module):
         texts = self._texts(class_name, description)
         query = image if isinstance(image, Query) else self.encode_query(image)
         features = query.features
-        embedding = self.image_embedding(features)
-        semantic = grounded = visual = fit_of_name = fit_of_support = None
+        by_support = Asked(self.image_embedding(features))
+        size = by_support.embedding.shape[-1]
+        by_name, shots, fit_of_name, fit_of_support = by_support, None, None, None
         if any(mode != "visual" for mode in modes):
             semantic = sum(
                 weight * self.semantic_encoder.prompt(features["tokens"], question) for weight, question in texts
             )
+            grounded = None
             if self.grounding is not None:
                 named = [features[name] for name in self.config.grounding_layers]
-                cosine = self.grounding.cosine(semantic, named, embedding.shape[-1])
+                cosine = self.grounding.cosine(semantic, named, size)
                 grounded, fit_of_name = self.grounding.dense_prompt(cosine), float(cosine.max())
+            by_name = Asked(by_support.embedding, semantic, grounded)
         if support is not None and any(mode != "semantic" for mode in modes):
-            match = self.match(features, support.layers, support.masks, embedding.shape[-1])
-            visual = self.matcher.prompt(match)
+            shots = self.compare(features, support, size)
             deepest = features[self.config.correlation_layers[-1]]
             fit_of_support = support_fit(deepest, support.layers[-1], support.masks)
         predictions = {}
         for mode in modes:
-            by_name = (None, None) if mode == "visual" else (semantic, grounded)
-            shots = None if mode == "semantic" else visual
-            logits, joined = self._decode(embedding, *by_name, shots), None
-            if shots is not None and len(shots) > 1 and aggregation == "logits":
-                joined = logits.mean(dim=0, keepdim=True)
-            elif shots is not None and len(shots) > 1 and aggregation != "votes":
-                if aggregation == "joint":
-                    one = self.matcher.prompt(match.joint())
-                else:
-                    one = self.attend_shots(shots, support.layers, support.masks, by_name[0])
-                joined = self._decode(embedding, *by_name, one)
+            asked = by_support if mode == "visual" else by_name
+            logits, joined = self.decode(query, asked, None if mode == "semantic" else shots, aggregation)
             fits = (None if mode == "visual" else fit_of_name, None if mode == "semantic" else fit_of_support)
             known = tuple(fit for fit in fits if fit is not None)
             predictions[mode] = self.processor.prediction(logits, query.valid, query.size, joined, known)
@@ -504,14 +539,57 @@ class DSVLFSModel(nn.Module):
         features = self.frozen_features(self.processor.query_view(photo))
         return [features[name][0] for name in self.config.correlation_layers]
 
-    def _decode(
-        self, embedding: Tensor, semantic: Tensor | None, grounded: Tensor | None, visual: Tensor | None
-    ) -> Tensor:
-        """Mask logits (max(V, 1), height, width) of one query, one map for each of V visual prompts; `grounded` comes
-        with `semantic`."""
-        dense = visual
-        if grounded is not None:
-            dense = grounded + (self.mask_decoder.no_visual_prompt[:, None, None] if visual is None else visual)
+    def compare(self, features: dict[str, Tensor], support: Support, size: int) -> Shots:
+        """Compares a query's features with each support; visual prompts of `size` positions a side."""
+        match = self.match(features, support.layers, support.masks, size)
+        return Shots(support, match, self.matcher.prompt(match))
+
+    def decode(
+        self, query: Query, asked: Asked, shots: Shots | None, aggregation: Aggregation
+    ) -> tuple[Tensor, Tensor | None]:
+        """The mask decoder's answer to a query, with a second look where the config has it and shots do not vote.
+
+        Returns:
+            Logits (max(K, 1), height, width), one map a shot; and what the shots say together (1, height, width), or
+            None where it is their votes, or the one shot's own.
+        """
+        logits, joined = self._decode_shots(asked, shots, aggregation)
+        if not self.config.second_look or aggregation == "votes":
+            return logits, joined
+        layers = [query.features[name] for name in self.config.correlation_layers]
+        first = logits if joined is None else joined
+        own = own_support(
+            layers,
+            self.processor.square_probability(first[0], query.valid),
+            grid=self.config.support_grid or layers[0].shape[-1],
+            context=self.config.support_context,
+        )
+        if own is None:
+            return logits, joined
+        again = self.compare(query.features, Support(*own), asked.embedding.shape[-1])
+        alone, together = self._decode_shots(asked, again if shots is None else shots.beside(again), aggregation)
+        return logits, alone if together is None else together
+
+    def _decode_shots(
+        self, asked: Asked, shots: Shots | None, aggregation: Aggregation
+    ) -> tuple[Tensor, Tensor | None]:
+        """`decode`, with one look."""
+        logits = self._decode(asked, None if shots is None else shots.prompts)
+        if len(logits) == 1 or aggregation == "votes":
+            return logits, None
+        if aggregation == "logits":
+            return logits, logits.mean(dim=0, keepdim=True)
+        if aggregation == "joint":
+            one = self.matcher.prompt(shots.match.joint())
+        else:
+            one = self.attend_shots(shots.prompts, shots.support.layers, shots.support.masks, asked.semantic)
+        return logits, self._decode(asked, one)
+
+    def _decode(self, asked: Asked, visual: Tensor | None) -> Tensor:
+        """Mask logits (max(V, 1), height, width) of one query, one map for each of V visual prompts."""
+        embedding, semantic, dense = asked.embedding, asked.semantic, visual
+        if asked.grounded is not None:
+            dense = asked.grounded + (self.mask_decoder.no_visual_prompt[:, None, None] if visual is None else visual)
         if visual is not None:
             embedding = embedding.expand(len(visual), -1, -1, -1)
             semantic = semantic if semantic is None else semantic.expand(len(visual), -1)

@@ -12,14 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 from tqdm import tqdm
 
 from ..aggregation import AGGREGATIONS, Aggregation
 from ..data.episodes import Episode, Example, load_episodes
 from ..errors import InputError
 from ..metrics import EpisodeCounts, SegmentationMetrics, count_episode
-from ..modeling import DSVLFSModel, Mode, Support
+from ..modeling import Asked, DSVLFSModel, Mode, Support
 from .plots import as_picture, new_figure
 from .report import Report, Table
 
@@ -142,40 +141,26 @@ class _Query:
     def __init__(self, model: DSVLFSModel, episode: Episode, supports: Sequence[Support], mode: Mode) -> None:
         self.model, self.episode = model, episode
         self.query = model.encode_query(episode.query)
-        self.features = self.query.features
-        self.embedding = model.image_embedding(self.features)
-        self.size = self.embedding.shape[-1]
-        self.semantic = self.grounded = None
+        features = self.query.features
+        embedding = model.image_embedding(features)
+        semantic = grounded = None
         if mode == "both":
             question = model.processor.question([(episode.class_name, None)]).to(model.device)
-            self.semantic = model.semantic_encoder.prompt(self.features["tokens"], question)
+            semantic = model.semantic_encoder.prompt(features["tokens"], question)
             if model.grounding is not None:
-                self.grounded = model.ground(self.features, self.semantic, self.size)
-        self.layers = [torch.cat(layer) for layer in zip(*(support.layers for support in supports))]
-        self.masks = torch.cat([support.masks for support in supports])
-        self.match = model.match(self.features, self.layers, self.masks, self.size)
-        self.visual = model.matcher.prompt(self.match)
-        self.logits = self._decode(self.visual)
+                grounded = model.ground(features, semantic, embedding.shape[-1])
+        self.asked = Asked(embedding, semantic, grounded)
+        layers = tuple(torch.cat(layer) for layer in zip(*(support.layers for support in supports)))
+        support = Support(layers, torch.cat([support.masks for support in supports]))
+        self.shots = model.compare(features, support, embedding.shape[-1])
 
     def count(self, places: list[int], aggregation: Aggregation) -> EpisodeCounts:
         """Aggregates some of the supports, and compares the mask with the target."""
-        logits = self._aggregate(places, aggregation)
-        mask = self.model.processor.prediction(logits, self.query.valid, self.query.size).segmentation().mask
+        logits, joined = self.model.decode(self.query, self.asked, self.shots[places], aggregation)
+        found = self.model.processor.prediction(logits, self.query.valid, self.query.size, joined)
+        mask = found.segmentation(min_presence=0).mask
         episode = self.episode
         return count_episode(episode.class_name, mask, episode.query_mask, episode.query_ignore, episode.query_base)
-
-    def _aggregate(self, places: list[int], aggregation: Aggregation) -> Tensor:
-        if aggregation == "votes" or len(places) == 1:
-            return self.logits[places]
-        if aggregation == "logits":
-            return self.logits[places].mean(dim=0, keepdim=True)
-        if aggregation == "joint":
-            return self._decode(self.model.matcher.prompt(self.match[places].joint()))
-        layers, masks = [layer[places] for layer in self.layers], self.masks[places]
-        return self._decode(self.model.attend_shots(self.visual[places], layers, masks, self.semantic))
-
-    def _decode(self, visual: Tensor) -> Tensor:
-        return self.model._decode(self.embedding, self.semantic, self.grounded, visual)
 
 
 def _gather(episodes: Sequence[Episode]) -> Pool:
