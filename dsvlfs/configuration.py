@@ -66,7 +66,7 @@ class DSVLFSConfig(PreTrainedConfig):
             empty; 0 empties none.
         vote_threshold: with K shots, share of the largest vote count at which a pixel is foreground.
         second_look: match the query once more, with what its first mask is surest of as a further support (see
-            `dsvlfs.second_look`), unless the shots vote.
+            `dsvlfs.second_look`), where supports are shown and do not vote.
         shot_aggregation: how K shots become one mask (see `dsvlfs.aggregation`); "attention" has weights of its own.
 
     The defaults are those of `paper`.

@@ -547,14 +547,19 @@ class DSVLFSModel(nn.Module):
     def decode(
         self, query: Query, asked: Asked, shots: Shots | None, aggregation: Aggregation
     ) -> tuple[Tensor, Tensor | None]:
-        """The mask decoder's answer to a query, with a second look where the config has it and shots do not vote.
+        """The mask decoder's answer to a query; a second look where the config has it, and shots are shown and do not
+        vote.
 
         Returns:
             Logits (max(K, 1), height, width), one map a shot; and what the shots say together (1, height, width), or
             None where it is their votes, or the one shot's own.
         """
-        logits, joined = self._decode_shots(asked, shots, aggregation)
-        if not self.config.second_look or aggregation == "votes":
+        logits, joined = self._decode(asked, None if shots is None else shots.prompts), None
+        if aggregation == "votes":
+            return logits, joined
+        if len(logits) > 1:
+            joined = self._decode_together(asked, shots, aggregation)
+        if not self.config.second_look or shots is None:
             return logits, joined
         layers = [query.features[name] for name in self.config.correlation_layers]
         first = logits if joined is None else joined
@@ -567,23 +572,16 @@ class DSVLFSModel(nn.Module):
         if own is None:
             return logits, joined
         again = self.compare(query.features, Support(*own), asked.embedding.shape[-1])
-        alone, together = self._decode_shots(asked, again if shots is None else shots.beside(again), aggregation)
-        return logits, alone if together is None else together
+        return logits, self._decode_together(asked, shots.beside(again), aggregation)
 
-    def _decode_shots(
-        self, asked: Asked, shots: Shots | None, aggregation: Aggregation
-    ) -> tuple[Tensor, Tensor | None]:
-        """`decode`, with one look."""
-        logits = self._decode(asked, None if shots is None else shots.prompts)
-        if len(logits) == 1 or aggregation == "votes":
-            return logits, None
+    def _decode_together(self, asked: Asked, shots: Shots, aggregation: Aggregation) -> Tensor:
+        """What shots that do not vote say together (1, height, width)."""
         if aggregation == "logits":
-            return logits, logits.mean(dim=0, keepdim=True)
+            return self._decode(asked, shots.prompts).mean(dim=0, keepdim=True)
         if aggregation == "joint":
-            one = self.matcher.prompt(shots.match.joint())
-        else:
-            one = self.attend_shots(shots.prompts, shots.support.layers, shots.support.masks, asked.semantic)
-        return logits, self._decode(asked, one)
+            return self._decode(asked, self.matcher.prompt(shots.match.joint()))
+        one = self.attend_shots(shots.prompts, shots.support.layers, shots.support.masks, asked.semantic)
+        return self._decode(asked, one)
 
     def _decode(self, asked: Asked, visual: Tensor | None) -> Tensor:
         """Mask logits (max(V, 1), height, width) of one query, one map for each of V visual prompts."""

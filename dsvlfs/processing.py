@@ -107,6 +107,11 @@ class Prediction:
         is_emptied = score < (self.min_presence if min_presence is None else min_presence)
         return Segmentation(mask & (not is_emptied), probability, votes, expected, score, is_emptied)
 
+    @property
+    def deciding(self) -> Tensor:
+        """The logits that the mask is made of (maps, h, w): one map a shot where they vote, else one."""
+        return self.logits if self.joined is None else self.joined[None]
+
     def calibrated(self, size: tuple[int, int] | None = None) -> np.ndarray:
         """The calibrated probability, float32 (height, width); of shots that vote, their mean.
 
@@ -118,8 +123,8 @@ class Prediction:
         """
         if self.calibration is None:
             raise ValueError("This checkpoint has no calibration.")
-        maps = self.logits if self.joined is None else [self.joined]
-        return sum(_probability(self.calibration(logits), size or self.size) for logits in maps) / len(maps)
+        maps = [_probability(self.calibration(logits), size or self.size) for logits in self.deciding]
+        return sum(maps) / len(maps)
 
 
 def _probability(logits: Tensor, size: tuple[int, int]) -> np.ndarray:

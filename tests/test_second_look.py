@@ -66,16 +66,9 @@ def test_it_counts_as_one_more_support(model, circle, aggregation):
     assert not torch.allclose(found.joined, first.logits[0])
 
 
-def test_the_name_alone_gets_a_second_look_too(model, circle):
-    query = model.encode_query(circle[0])
-    found = model.predict(query, "circle", modes=["semantic"])["semantic"]
-    assert found.joined is not None
-    model.config.second_look = False
-    assert model.predict(query, "circle", modes=["semantic"])["semantic"].joined is None
-
-
-def test_shots_that_vote_and_masks_of_nothing_are_left_as_they_are(model, circle):
+def test_names_alone_shots_that_vote_and_masks_of_nothing_are_left_as_they_are(model, circle):
     query, support = model.encode_query(circle[0]), model.encode_support([circle] * 2)
+    assert model.predict(query, "circle", support=support)["semantic"].joined is None
     voted = model.predict(query, "circle", support=support, aggregation="votes")
     assert all(voted[mode].joined is None for mode in MODES)
     model.config.logit_offset = -30.0

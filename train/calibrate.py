@@ -35,7 +35,7 @@ def main() -> None:
     logits, targets = [], []
     for class_name, query, mask, example in tqdm(requests, total=2 * number):
         support = model.encode_support([example])
-        found = model.predict(query, class_name, support=support, modes=["both"])["both"].logits[0]
+        found = model.predict(query, class_name, support=support, modes=["both"])["both"].deciding[0]
         target = Image.fromarray(mask).convert("L").resize((found.shape[1], found.shape[0]), Image.Resampling.BOX)
         logits.append(found.flatten())
         targets.append(torch.frombuffer(bytearray(target.tobytes()), dtype=torch.uint8) / 255)
