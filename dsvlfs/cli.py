@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # PyTorch and transformers take seconds to import: each command imports what it needs, and `--help` needs neither.
 
 MODES = ("both", "semantic", "visual")
+AGGREGATIONS = ("votes", "logits", "joint", "attention")
 SETS = ("pascal-5i", "coco-20i", "fss-1000", "lvis-92i", "folder")
 
 
@@ -124,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
         help="that set's folder; PASCAL's and COCO's classes are known without (default: --root for the same set)",
     )
     evaluate.add_argument("--mode", choices=MODES, default="both", help="prompts to use (default: both)")
+    _add_aggregation_argument(evaluate)
     evaluate.add_argument(
         "--method",
         choices=("model", "prototype"),
@@ -199,6 +201,7 @@ def _add_request_arguments(parser: argparse.ArgumentParser) -> None:
         help="leave the mask empty where less speaks for the class being in the photo; 0 empties none "
         "(default: the checkpoint's own limit)",
     )
+    _add_aggregation_argument(parser)
     _add_model_argument(parser)
 
 
@@ -206,6 +209,15 @@ def _add_protocol_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fold", type=int, metavar="N", help="fold of --set, from 0 on (default: every class)")
     parser.add_argument("--shots", type=count, metavar="K", help="supports of an episode of --set (default: 1)")
     parser.add_argument("--seeds", type=count, metavar="N", help="repetitions for --set (default: the protocol's)")
+
+
+def _add_aggregation_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--aggregation",
+        choices=AGGREGATIONS,
+        help="how several supports become one mask: votes, as in the paper; logits, their mean; joint, all compared "
+        "with at once; attention, weighed as the checkpoint learned to (default: the checkpoint's own way)",
+    )
 
 
 def _add_model_argument(parser: argparse.ArgumentParser) -> None:
@@ -266,6 +278,7 @@ def _segment(arguments: argparse.Namespace) -> int:
             mode=mode,
             threshold=arguments.threshold,
             min_presence=arguments.min_presence,
+            aggregation=arguments.aggregation,
         ).mask
         mask_file, overlay_file = _outputs(query, arguments.out)
         Image.fromarray(mask.astype("uint8") * 255).save(mask_file)
@@ -347,6 +360,7 @@ def _label(arguments: argparse.Namespace) -> int:
         mode=mode,
         threshold=arguments.threshold,
         min_presence=arguments.min_presence,
+        aggregation=arguments.aggregation,
         model=arguments.model,
     )
     _make_folder(arguments.out)
@@ -396,6 +410,9 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.method == "prototype" and arguments.mode == "semantic":
         raise InputError("Method prototype has no semantic mode, for it sees only supports; use --mode visual or both.")
 
+    if arguments.method == "prototype" and arguments.aggregation:
+        raise InputError("Method prototype always pools the supports; leave --aggregation out.")
+
     if arguments.episodes and (arguments.fold, arguments.shots, arguments.seeds) != (None, None, None):
         raise InputError(
             "A file of episodes has its own fold, shots and seeds; leave these options out, or give --set."
@@ -428,7 +445,12 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.method == "prototype":
         segmenter = PrototypeSegmenter(segmenter)
     result = evaluate(
-        segmenter, episodes, mode=arguments.mode, workers=arguments.workers, trained_classes=trained_classes
+        segmenter,
+        episodes,
+        mode=arguments.mode,
+        aggregation=arguments.aggregation,
+        workers=arguments.workers,
+        trained_classes=trained_classes,
     )
     if state.is_main_process:
         given = {name: str(v) if isinstance(v, Path) else v for name, v in vars(arguments).items() if name != "run"}

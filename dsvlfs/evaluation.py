@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from .aggregation import Aggregation
 from .data.episodes import Episode, Example, is_shared
 from .errors import InputError
 from .metrics import EpisodeCounts, SegmentationMetrics, count_episode, known_mean, predicted_tile
@@ -46,8 +47,8 @@ class Segmenter(Protocol):
     def encode_support(self, examples: Sequence[Example]) -> Any:
         """Encodes support photos with their masks, for any number of queries."""
 
-    def segment(self, images: Any, class_name: str, *, support: Any, mode: str) -> Segmentation:
-        """Segments a photo."""
+    def segment(self, images: Any, class_name: str, *, support: Any, mode: str, **options: Any) -> Segmentation:
+        """Segments a photo; `aggregation` is among the options where one is asked for."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ def evaluate(
     episodes: Sequence[Episode],
     *,
     mode: str,
+    aggregation: Aggregation | None = None,
     workers: int = 0,
     trained_classes: Collection[str] | None = None,
 ) -> dict[str, Any]:
@@ -75,6 +77,7 @@ def evaluate(
 
     Args:
         mode: which prompts the segmenter uses: "both", "semantic" (no support is shown) or "visual".
+        aggregation: how several supports become one mask; None leaves it to the segmenter.
         workers: processes that read photos ahead; 0 reads them in between.
         trained_classes: names, in lower case, of the classes that the segmenter was trained on; the episodes' classes
             that are among them are then reported apart.
@@ -95,7 +98,7 @@ def evaluate(
     """
     state = join_processes()
     with state.split_between_processes(list(range(len(episodes)))) as own, failing_together():
-        outcomes = _run(segmenter, episodes, own, mode, workers, show_progress=state.is_main_process)
+        outcomes = _run(segmenter, episodes, own, mode, aggregation, workers, show_progress=state.is_main_process)
     outcomes = gather(outcomes)
     seeds = sorted({outcome.seed for outcome in outcomes})
     by_seed = [SegmentationMetrics(o.counts for o in outcomes if o.seed == seed) for seed in seeds]
@@ -139,6 +142,7 @@ def _run(
     episodes: Sequence[Episode],
     indices: Sequence[int],
     mode: str,
+    aggregation: Aggregation | None,
     workers: int,
     *,
     show_progress: bool,
@@ -147,13 +151,14 @@ def _run(
     # A generator of its own: the loader draws a number when it starts, which would shift a training run's.
     loader = DataLoader(_Loading(episodes, indices), batch_size=None, num_workers=workers, generator=torch.Generator())
     encode_support = SupportCache(segmenter.encode_support)
+    options = {} if aggregation is None else {"aggregation": aggregation}
     outcomes = []
     for episode in tqdm(loader, unit="episode", disable=not show_progress):
         if isinstance(episode, InputError):
             raise episode
         support = None if mode == "semantic" else encode_support(episode)
         start = time.perf_counter()
-        prediction = segmenter.segment(episode.query, episode.class_name, support=support, mode=mode).mask
+        prediction = segmenter.segment(episode.query, episode.class_name, support=support, mode=mode, **options).mask
         seconds = time.perf_counter() - start
         counts = count_episode(
             episode.class_name, prediction, episode.query_mask, episode.query_ignore, episode.query_base

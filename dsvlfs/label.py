@@ -25,6 +25,7 @@ from datasets.utils.logging import disable_progress_bar
 from PIL import Image
 from tqdm import tqdm
 
+from .aggregation import Aggregation
 from .coco import LabelledPhoto, coco_document
 from .data.photos import read_json
 from .errors import InputError
@@ -127,6 +128,7 @@ class Request:
         mode: which prompts the mask decoder is given.
         threshold: probability from which on a pixel is foreground, or a shot votes for it.
         min_presence: where the presence is lower, the mask is left empty; None takes the model's.
+        aggregation: how several examples become one mask; None takes the model's.
         model: the checkpoint's name.
     """
 
@@ -136,6 +138,7 @@ class Request:
     mode: Mode = "both"
     threshold: float = 0.5
     min_presence: float | None = None
+    aggregation: Aggregation | None = None
     model: str = "dsvlfs-tiny"
 
     def settings(self) -> dict[str, Any]:
@@ -355,6 +358,7 @@ def _label_share(
             mode=request.mode,
             threshold=request.threshold,
             min_presence=request.min_presence,
+            aggregation=request.aggregation,
         )
         folder.add(state.process_index, name, photo, result.mask, result.probability)
     return unreadable

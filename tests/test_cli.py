@@ -9,8 +9,8 @@ import pytest
 from drawn_sets import draw_coco, draw_lvis, draw_pascal
 from PIL import Image
 
-from dsvlfs import modeling
-from dsvlfs.cli import MODES, SETS, main
+from dsvlfs import aggregation, modeling
+from dsvlfs.cli import AGGREGATIONS, MODES, SETS, main
 from dsvlfs.data.named_sets import NAMED_SETS
 from dsvlfs.errors import InputError
 
@@ -84,8 +84,21 @@ def test_segment_writes_mask_and_overlay_of_the_photos_size(tmp_path, calls):
             "mode": "both",
             "threshold": 0.25,
             "min_presence": None,
+            "aggregation": None,
         }
     ]
+
+
+def test_segment_aggregates_as_asked(tmp_path, calls, capsys, micro_model, monkeypatch):
+    photo = draw(tmp_path / "photo.png")
+    command = ["segment", "--class-name", "fox", "--query", photo, "--out", tmp_path / "out", "--support", photo, photo]
+    assert run(*command, "--aggregation", "votes") == 0
+    assert calls[0]["aggregation"] == "votes"
+    monkeypatch.setattr("dsvlfs.cli._load_model", lambda name: micro_model)
+    assert run(*command, "--aggregation", "joint") == 0
+    capsys.readouterr()
+    assert run(*command, "--aggregation", "attention") == 2
+    assert "learned no attention" in only_sentence(capsys)
 
 
 def test_segment_without_support_asks_by_name(tmp_path, calls):
@@ -160,7 +173,9 @@ def test_wrong_inputs_of_segment_give_one_sentence(tmp_path, capsys):
         assert message in only_sentence(capsys)
 
 
-@pytest.mark.parametrize("arguments", [["--threshold", "2"], ["--threshold", "much"], ["--mode", "loud"]])
+@pytest.mark.parametrize(
+    "arguments", [["--threshold", "2"], ["--threshold", "much"], ["--mode", "loud"], ["--aggregation", "sum"]]
+)
 def test_wrong_options_are_refused(tmp_path, capsys, arguments):
     with pytest.raises(SystemExit) as stop:
         run("segment", "--class-name", "fox", "--query", "q.png", "--out", tmp_path, *arguments)
@@ -201,6 +216,7 @@ def test_evaluate_writes_measures_and_arguments(episodes, tmp_path, capsys, call
     assert result["arguments"]["limit"] is None
     assert [file.name for file in out.parent.iterdir()] == ["result.json"]
     assert [call["mode"] for call in calls] == ["visual", "visual"]
+    assert not any("aggregation" in call for call in calls)
     table = capsys.readouterr().out
     assert "mIoU" in table
     assert "half" in table
@@ -231,6 +247,7 @@ def test_wrong_inputs_of_evaluate_give_one_sentence(episodes, tmp_path, capsys):
         (["--root", episodes / "images"], "metadata.jsonl"),
         (["--out", tmp_path], "is a folder"),
         (["--method", "prototype", "--mode", "semantic", "--root", "absent"], "prototype has no semantic mode"),
+        (["--method", "prototype", "--aggregation", "votes"], "leave --aggregation out"),
         (["--model", "absent"], "checkpoint"),
     ]
     for arguments, message in cases:
@@ -251,14 +268,14 @@ def sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_evaluate_a_named_set(sets, capsys, calls):
     out = sets / "result.json"
     options = ("--root", sets / "coco", "--set", "coco-20i", "--fold", 1, "--shots", 2, "--seeds", 2, "--limit", 6)
-    assert run("evaluate", *options, "--out", out) == 0
+    assert run("evaluate", *options, "--aggregation", "joint", "--out", out) == 0
     result = json.loads(out.read_text())
     assert result["episodes"] == 12
     assert result["iou"].keys() == {"bicycle", "bus"}
     assert result["miou"] == pytest.approx(np.mean(list(result["miou_by_seed"].values())))
     assert {"boundary_iou", "base_false_positive_rate", "fb_iou", "miou_std"} <= result.keys()
     assert (result["arguments"]["set"], result["arguments"]["fold"]) == ("coco-20i", 1)
-    assert {call["support"] for call in calls} == {2}
+    assert {(call["support"], call["aggregation"]) for call in calls} == {(2, "joint")}
     table = capsys.readouterr().out
     for words in ("boundary IoU", "base classes covered", "2 seeds"):
         assert words in table
@@ -342,6 +359,10 @@ def test_the_package_runs_as_a_module():
 
 def test_modes_are_the_models():
     assert MODES == modeling.MODES
+
+
+def test_aggregations_are_the_models():
+    assert AGGREGATIONS == aggregation.AGGREGATIONS
 
 
 def test_sets_are_the_named():

@@ -38,6 +38,7 @@ class BrightnessModel:
 
     stop_after: int | None = None
     asked = 0
+    options: dict
 
     @classmethod
     def from_pretrained(cls, name: str) -> "BrightnessModel":
@@ -53,6 +54,7 @@ class BrightnessModel:
         if type(self).asked == self.stop_after:
             raise KeyboardInterrupt
         type(self).asked += 1
+        type(self).options = options
         probability = np.asarray(image.convert("L"), dtype=np.float32) / 255
         return SimpleNamespace(mask=probability >= threshold, probability=probability)
 
@@ -145,6 +147,21 @@ def test_labels_of_other_settings_are_not_mixed(photos, tmp_path, capsys):
     draw(tmp_path / "support.png", bright=5)  # the same name, another example
     assert main(again) == 2
     assert "other settings (examples)" in capsys.readouterr().err
+
+
+def test_labels_aggregate_as_asked_and_older_ones_did_as_the_checkpoint(photos, tmp_path, model, capsys):
+    assert main(arguments(photos, tmp_path / "votes", "--aggregation", "votes")) == 0
+    assert model.options["aggregation"] == "votes"
+    out = tmp_path / "out"
+    assert main(arguments(photos, out)) == 0
+    settings = json.loads((out / "settings.json").read_text())
+    assert settings.pop("aggregation", "") is None
+    (out / "settings.json").write_text(json.dumps(settings))
+    assert main(arguments(photos, out, "--aggregation", "votes")) == 2
+    assert "other settings (aggregation)" in capsys.readouterr().err
+    draw(photos / "new.png")
+    assert main(arguments(photos, out)) == 0
+    assert len(labels(out)) == 5
 
 
 def test_an_unreadable_photo_does_not_stop_the_others(photos, tmp_path, capsys):
