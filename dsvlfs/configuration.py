@@ -65,8 +65,6 @@ class DSVLFSConfig(PreTrainedConfig):
         min_presence: where less speaks for the class being in the photo (`Segmentation.presence`), its mask is left
             empty; 0 empties none.
         vote_threshold: with K shots, share of the largest vote count at which a pixel is foreground.
-        second_look: match the query once more, with what its first mask is surest of as a further support (see
-            `dsvlfs.second_look`), where supports are shown and do not vote.
         shot_aggregation: how K shots become one mask (see `dsvlfs.aggregation`); "attention" has weights of its own.
 
     The defaults are those of `paper`.
@@ -117,7 +115,6 @@ class DSVLFSConfig(PreTrainedConfig):
         calibration: list[float] | None = None,
         min_presence: float = 0.0,
         vote_threshold: float = 0.5,
-        second_look: bool = False,
         shot_aggregation: str = "votes",
         **kwargs: Any,
     ) -> None:
@@ -160,7 +157,6 @@ class DSVLFSConfig(PreTrainedConfig):
         self.calibration = calibration
         self.min_presence = min_presence
         self.vote_threshold = vote_threshold
-        self.second_look = second_look
         self.shot_aggregation = shot_aggregation
         super().__init__(**kwargs)
 
@@ -200,7 +196,6 @@ class DSVLFSConfig(PreTrainedConfig):
             match_priors=True,
             prompt_dim=128,
             decoder_multimask_outputs=0,
-            second_look=True,
         )
 
     @property

@@ -134,11 +134,6 @@ class Match:
         """Of some of the supports."""
         return Match(*(value if value is None else value[supports] for value in vars(self).values()))
 
-    def beside(self, other: "Match") -> "Match":
-        """With further supports of the same query."""
-        own, others = vars(self).values(), vars(other).values()
-        return Match(*(a if a is None else torch.cat([a, b]) for a, b in zip(own, others)))
-
     def joint(self) -> "Match":
         """The batch, of one query's supports, as one support: what is reduced over a support's positions is reduced
         over all of theirs. Each support's plane was convolved and normalised by itself."""

@@ -26,7 +26,6 @@ from .matching import DenseMatcher, Match
 from .model_card import new_card
 from .presence import support_fit
 from .processing import DSVLFSProcessor, Photo, Prediction, Segmentation, View
-from .second_look import own_support
 from .semantic_encoder import Question, SemanticEncoder
 
 Mode = Literal["both", "semantic", "visual"]
@@ -64,12 +63,6 @@ class Shots:
         """Some of them."""
         support = Support(tuple(layer[places] for layer in self.support.layers), self.support.masks[places])
         return Shots(support, self.match[places], self.prompts[places])
-
-    def beside(self, other: "Shots") -> "Shots":
-        """These and others of the same query."""
-        layers = tuple(map(torch.cat, zip(self.support.layers, other.support.layers, strict=True)))
-        support = Support(layers, torch.cat([self.support.masks, other.support.masks]))
-        return Shots(support, self.match.beside(other.match), torch.cat([self.prompts, other.prompts]))
 
 
 @dataclass(frozen=True)
@@ -507,7 +500,7 @@ class DSVLFSModel(nn.Module):
         predictions = {}
         for mode in modes:
             asked = by_support if mode == "visual" else by_name
-            logits, joined = self.decode(query, asked, None if mode == "semantic" else shots, aggregation)
+            logits, joined = self.decode(asked, None if mode == "semantic" else shots, aggregation)
             fits = (None if mode == "visual" else fit_of_name, None if mode == "semantic" else fit_of_support)
             known = tuple(fit for fit in fits if fit is not None)
             predictions[mode] = self.processor.prediction(logits, query.valid, query.size, joined, known)
@@ -544,44 +537,23 @@ class DSVLFSModel(nn.Module):
         match = self.match(features, support.layers, support.masks, size)
         return Shots(support, match, self.matcher.prompt(match))
 
-    def decode(
-        self, query: Query, asked: Asked, shots: Shots | None, aggregation: Aggregation
-    ) -> tuple[Tensor, Tensor | None]:
-        """The mask decoder's answer to a query; a second look where the config has it, and shots are shown and do not
-        vote.
+    def decode(self, asked: Asked, shots: Shots | None, aggregation: Aggregation) -> tuple[Tensor, Tensor | None]:
+        """The mask decoder's answer to a query.
 
         Returns:
             Logits (max(K, 1), height, width), one map a shot; and what the shots say together (1, height, width), or
             None where it is their votes, or the one shot's own.
         """
-        logits, joined = self._decode(asked, None if shots is None else shots.prompts), None
-        if aggregation == "votes":
-            return logits, joined
-        if len(logits) > 1:
-            joined = self._decode_together(asked, shots, aggregation)
-        if not self.config.second_look or shots is None:
-            return logits, joined
-        layers = [query.features[name] for name in self.config.correlation_layers]
-        first = logits if joined is None else joined
-        own = own_support(
-            layers,
-            self.processor.square_probability(first[0], query.valid),
-            grid=self.config.support_grid or layers[0].shape[-1],
-            context=self.config.support_context,
-        )
-        if own is None:
-            return logits, joined
-        again = self.compare(query.features, Support(*own), asked.embedding.shape[-1])
-        return logits, self._decode_together(asked, shots.beside(again), aggregation)
-
-    def _decode_together(self, asked: Asked, shots: Shots, aggregation: Aggregation) -> Tensor:
-        """What shots that do not vote say together (1, height, width)."""
+        logits = self._decode(asked, None if shots is None else shots.prompts)
+        if len(logits) == 1 or aggregation == "votes":
+            return logits, None
         if aggregation == "logits":
-            return self._decode(asked, shots.prompts).mean(dim=0, keepdim=True)
+            return logits, logits.mean(dim=0, keepdim=True)
         if aggregation == "joint":
-            return self._decode(asked, self.matcher.prompt(shots.match.joint()))
-        one = self.attend_shots(shots.prompts, shots.support.layers, shots.support.masks, asked.semantic)
-        return self._decode(asked, one)
+            one = self.matcher.prompt(shots.match.joint())
+        else:
+            one = self.attend_shots(shots.prompts, shots.support.layers, shots.support.masks, asked.semantic)
+        return logits, self._decode(asked, one)
 
     def _decode(self, asked: Asked, visual: Tensor | None) -> Tensor:
         """Mask logits (max(V, 1), height, width) of one query, one map for each of V visual prompts."""

@@ -315,13 +315,6 @@ class DSVLFSProcessor:
         config, logits = self.config, self._on_photo(logits, valid)
         return Prediction(logits, size, config.vote_threshold, joined, calibration, fits, config.min_presence)
 
-    def square_probability(self, logits: Tensor, valid: tuple[int, int]) -> Tensor:
-        """The probability (h, w) of logits on the square query view, nought on its padding."""
-        probability = (logits + self.config.logit_offset).sigmoid()
-        width, height = (round(length * len(logits) / self.config.image_size) for length in valid)
-        probability[height:], probability[:, width:] = 0, 0
-        return probability
-
     def _on_photo(self, logits: Tensor, valid: tuple[int, int]) -> Tensor:
         side = self.config.image_size
         width, height = valid

@@ -134,7 +134,6 @@ def test_shots_in_any_order_give_one_mask(attentive_model, circle, support, aggr
 
 
 def test_mean_logits_are_the_mean_of_the_votes(attentive_model, circle, support):
-    attentive_model.config.second_look = False
     given = attentive_model.predict(circle[0], "circle", support=support, aggregation="logits")["both"]
     assert len(given.logits) == 3
     torch.testing.assert_close(given.joined, given.logits.mean(dim=0))

@@ -101,13 +101,12 @@ def test_what_is_measured_is_what_the_model_predicts(drawn):
 
 
 def test_the_report_has_tables_a_picture_and_what_was_not_measured(drawn, tmp_path, micro_model):
-    micro_model.config.second_look = False
     report = shots.run(micro_model, drawn, _arguments(mode="visual"))
     report.write(tmp_path / "report")
     first, second = report.tables
     assert list(first.columns) == ["supports", "votes", "logits", "joint"]
     assert [row[0] for row in first.rows] == ["1", "2", "3", "5"]
-    assert first.rows[0][1] == first.rows[0][2] == first.rows[0][3]  # one support, one look
+    assert first.rows[0][1] == first.rows[0][2] == first.rows[0][3]  # one support
     assert [row[0] for row in second.rows] == ["4 good", "another class", "mask inverted", "mask moved"]
     assert any("learned no attention" in finding for finding in report.findings)
     assert any("photos for 10 supports" in finding for finding in report.findings)

@@ -156,7 +156,7 @@ class _Query:
 
     def count(self, places: list[int], aggregation: Aggregation) -> EpisodeCounts:
         """Aggregates some of the supports, and compares the mask with the target."""
-        logits, joined = self.model.decode(self.query, self.asked, self.shots[places], aggregation)
+        logits, joined = self.model.decode(self.asked, self.shots[places], aggregation)
         found = self.model.processor.prediction(logits, self.query.valid, self.query.size, joined)
         mask = found.segmentation(min_presence=0).mask
         episode = self.episode
