@@ -438,10 +438,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         entries = protocol_episodes(arguments.set, arguments.root, **_protocol_options(arguments))
         episodes = named_episodes(arguments.root, entries, trained_classes)
     _make_folder(arguments.out.parent)
-    state = join_processes()
     segmenter = _load_model(arguments.model)
-    if state.device.type == "cuda":
-        segmenter.to(state.device)
     if arguments.method == "prototype":
         segmenter = PrototypeSegmenter(segmenter)
     result = evaluate(
@@ -452,7 +449,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         workers=arguments.workers,
         trained_classes=trained_classes,
     )
-    if state.is_main_process:
+    if join_processes().is_main_process:
         given = {name: str(v) if isinstance(v, Path) else v for name, v in vars(arguments).items() if name != "run"}
         write_json(arguments.out, {**result, "arguments": given})
         print(_table(result))
@@ -509,10 +506,14 @@ def _quieten() -> None:
 
 
 def _load_model(name: str) -> DSVLFSModel:
+    """A checkpoint's model, on this process's GPU where there is one."""
     from . import DSVLFSModel
+    from .processes import join_processes
 
     _quieten()
-    return DSVLFSModel.from_pretrained(name)
+    model = DSVLFSModel.from_pretrained(name)
+    model.to(join_processes().device)
+    return model
 
 
 def _make_folder(folder: Path) -> None:

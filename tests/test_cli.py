@@ -9,7 +9,7 @@ import pytest
 from drawn_sets import draw_coco, draw_lvis, draw_pascal
 from PIL import Image
 
-from dsvlfs import aggregation, modeling
+from dsvlfs import aggregation, modeling, processes
 from dsvlfs.cli import AGGREGATIONS, MODES, SETS, main
 from dsvlfs.data.named_sets import NAMED_SETS
 from dsvlfs.errors import InputError
@@ -19,12 +19,16 @@ class BrightnessModel:
     """Stands in for `DSVLFSModel`: whatever is bright is the class."""
 
     calls: list[dict]
+    devices: list[str]
 
     @classmethod
     def from_pretrained(cls, name: str) -> "BrightnessModel":
         if name == "absent":
             raise InputError("There is no checkpoint absent; give a folder.")
         return cls()
+
+    def to(self, device: object) -> None:
+        self.devices.append(str(device))
 
     def encode_support(self, examples: list) -> int:
         return len(examples)
@@ -40,6 +44,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
     """Puts the stand-in in the model's place, and notes what it is asked."""
     calls: list[dict] = []
     monkeypatch.setattr(BrightnessModel, "calls", calls, raising=False)
+    monkeypatch.setattr(BrightnessModel, "devices", [], raising=False)
     monkeypatch.setattr(modeling, "DSVLFSModel", BrightnessModel)
     return calls
 
@@ -99,6 +104,14 @@ def test_segment_aggregates_as_asked(tmp_path, calls, capsys, micro_model, monke
     capsys.readouterr()
     assert run(*command, "--aggregation", "attention") == 2
     assert "learned no attention" in only_sentence(capsys)
+
+
+def test_the_model_goes_where_the_process_is(tmp_path, monkeypatch):
+    query = draw(tmp_path / "q.png")
+    for device in ("cpu", "cuda:0"):
+        monkeypatch.setattr(processes, "join_processes", lambda device=device: SimpleNamespace(device=device))
+        assert run("segment", "--class-name", "fox", "--query", query, "--out", tmp_path / "out") == 0
+        assert BrightnessModel.devices[-1] == device
 
 
 def test_segment_without_support_asks_by_name(tmp_path, calls):

@@ -81,7 +81,7 @@ def add_analyses(
     Args:
         commands: of the whole program.
         add_model: adds the argument that names the checkpoint.
-        load_model: loads the checkpoint of a name.
+        load_model: loads the checkpoint of a name, on the GPU where there is one.
     """
     analyze = commands.add_parser(
         "analyze", help="answer a question about the method", description="Measures, and writes tables and pictures."
