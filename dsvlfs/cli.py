@@ -127,6 +127,12 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--mode", choices=MODES, default="both", help="prompts to use (default: both)")
     _add_aggregation_argument(evaluate)
     evaluate.add_argument(
+        "--describe",
+        action="store_true",
+        help="say what each class looks like too: its definition in the photos' metadata, else the bank's text "
+        "(default: its name alone)",
+    )
+    evaluate.add_argument(
         "--method",
         choices=("model", "prototype"),
         default="model",
@@ -410,8 +416,10 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.method == "prototype" and arguments.mode == "semantic":
         raise InputError("Method prototype has no semantic mode, for it sees only supports; use --mode visual or both.")
 
-    if arguments.method == "prototype" and arguments.aggregation:
-        raise InputError("Method prototype always pools the supports; leave --aggregation out.")
+    if arguments.method == "prototype" and (arguments.aggregation or arguments.describe):
+        raise InputError(
+            "Method prototype pools the supports and reads no text; leave --aggregation and --describe out."
+        )
 
     if arguments.episodes and (arguments.fold, arguments.shots, arguments.seeds) != (None, None, None):
         raise InputError(
@@ -446,6 +454,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         episodes,
         mode=arguments.mode,
         aggregation=arguments.aggregation,
+        describe=arguments.describe,
         workers=arguments.workers,
         trained_classes=trained_classes,
     )

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from .aggregation import Aggregation
 from .data.episodes import Episode, Example, is_shared
+from .descriptions.bank import bank_description
 from .errors import InputError
 from .metrics import EpisodeCounts, SegmentationMetrics, count_episode, known_mean, predicted_tile
 from .processes import failing_together, gather, join_processes
@@ -48,7 +49,7 @@ class Segmenter(Protocol):
         """Encodes support photos with their masks, for any number of queries."""
 
     def segment(self, images: Any, class_name: str, *, support: Any, mode: str, **options: Any) -> Segmentation:
-        """Segments a photo; `aggregation` is among the options where one is asked for."""
+        """Segments a photo; `description` and `aggregation` are among the options where they are asked for."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class _Outcome:
     seconds: float
     base_known: bool
     right_tile: bool | None
+    described: bool
 
 
 def evaluate(
@@ -69,6 +71,7 @@ def evaluate(
     *,
     mode: str,
     aggregation: Aggregation | None = None,
+    describe: bool = False,
     workers: int = 0,
     trained_classes: Collection[str] | None = None,
 ) -> dict[str, Any]:
@@ -78,6 +81,7 @@ def evaluate(
     Args:
         mode: which prompts the segmenter uses: "both", "semantic" (no support is shown) or "visual".
         aggregation: how several supports become one mask; None leaves it to the segmenter.
+        describe: whether to ask with the class's description, the episode's own or else the bank's, where there is one.
         workers: processes that read photos ahead; 0 reads them in between.
         trained_classes: names, in lower case, of the classes that the segmenter was trained on; the episodes' classes
             that are among them are then reported apart.
@@ -88,7 +92,8 @@ def evaluate(
         in the queries that the masks cover; None where no query shows any); for mosaics `right_tile`, the percentage of
         episodes whose tile with most predicted foreground is the class's; and with `trained_classes`, `shared_classes`
         and `new_classes`, each with its `classes` and their `miou` (None where there are none). Besides: `episodes`,
-        their number, and `seconds_per_query`, the mean without the supports' encoding.
+        their number, `seconds_per_query`, the mean without the supports' encoding, and with `describe`, `described`,
+        the number of episodes that had a description.
 
         With episodes of several seeds each measure is taken of every seed and averaged, and `miou_by_seed` and
         `miou_std` (over the seeds, n - 1) tell how far they differ.
@@ -98,7 +103,9 @@ def evaluate(
     """
     state = join_processes()
     with state.split_between_processes(list(range(len(episodes)))) as own, failing_together():
-        outcomes = _run(segmenter, episodes, own, mode, aggregation, workers, show_progress=state.is_main_process)
+        outcomes = _run(
+            segmenter, episodes, own, mode, aggregation, describe, workers, show_progress=state.is_main_process
+        )
     outcomes = gather(outcomes)
     seeds = sorted({outcome.seed for outcome in outcomes})
     by_seed = [SegmentationMetrics(o.counts for o in outcomes if o.seed == seed) for seed in seeds]
@@ -122,6 +129,8 @@ def evaluate(
         "episodes": len(episodes),
         "seconds_per_query": sum(outcome.seconds for outcome in outcomes) / len(episodes),
     }
+    if describe:
+        result["described"] = sum(outcome.described for outcome in outcomes)
     if len(seeds) > 1:
         mious = [100 * metrics.miou() for metrics in by_seed]
         result |= {"miou_by_seed": dict(zip(map(str, seeds), mious)), "miou_std": float(np.std(mious, ddof=1))}
@@ -143,6 +152,7 @@ def _run(
     indices: Sequence[int],
     mode: str,
     aggregation: Aggregation | None,
+    describe: bool,
     workers: int,
     *,
     show_progress: bool,
@@ -151,12 +161,14 @@ def _run(
     # A generator of its own: the loader draws a number when it starts, which would shift a training run's.
     loader = DataLoader(_Loading(episodes, indices), batch_size=None, num_workers=workers, generator=torch.Generator())
     encode_support = SupportCache(segmenter.encode_support)
-    options = {} if aggregation is None else {"aggregation": aggregation}
+    options: dict[str, Any] = {} if aggregation is None else {"aggregation": aggregation}
     outcomes = []
     for episode in tqdm(loader, unit="episode", disable=not show_progress):
         if isinstance(episode, InputError):
             raise episode
         support = None if mode == "semantic" else encode_support(episode)
+        if describe:
+            options["description"] = episode.description or bank_description(episode.class_name)
         start = time.perf_counter()
         prediction = segmenter.segment(episode.query, episode.class_name, support=support, mode=mode, **options).mask
         seconds = time.perf_counter() - start
@@ -167,7 +179,15 @@ def _run(
         if episode.layout is not None:
             right_tile = predicted_tile(prediction, episode.layout) == episode.position
         outcomes.append(
-            _Outcome(counts, episode.class_names, episode.seed, seconds, episode.query_base is not None, right_tile)
+            _Outcome(
+                counts=counts,
+                class_names=episode.class_names,
+                seed=episode.seed,
+                seconds=seconds,
+                base_known=episode.query_base is not None,
+                right_tile=right_tile,
+                described=options.get("description") is not None,
+            )
         )
     return outcomes
 

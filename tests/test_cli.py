@@ -12,6 +12,7 @@ from PIL import Image
 from dsvlfs import aggregation, modeling, processes
 from dsvlfs.cli import AGGREGATIONS, MODES, SETS, main
 from dsvlfs.data.named_sets import NAMED_SETS
+from dsvlfs.descriptions.bank import bank_description
 from dsvlfs.errors import InputError
 
 
@@ -229,7 +230,8 @@ def test_evaluate_writes_measures_and_arguments(episodes, tmp_path, capsys, call
     assert result["arguments"]["limit"] is None
     assert [file.name for file in out.parent.iterdir()] == ["result.json"]
     assert [call["mode"] for call in calls] == ["visual", "visual"]
-    assert not any("aggregation" in call for call in calls)
+    assert not any({"aggregation", "description"} & call.keys() for call in calls)
+    assert "described" not in result
     table = capsys.readouterr().out
     assert "mIoU" in table
     assert "half" in table
@@ -260,7 +262,8 @@ def test_wrong_inputs_of_evaluate_give_one_sentence(episodes, tmp_path, capsys):
         (["--root", episodes / "images"], "metadata.jsonl"),
         (["--out", tmp_path], "is a folder"),
         (["--method", "prototype", "--mode", "semantic", "--root", "absent"], "prototype has no semantic mode"),
-        (["--method", "prototype", "--aggregation", "votes"], "leave --aggregation out"),
+        (["--method", "prototype", "--aggregation", "votes"], "leave --aggregation and"),
+        (["--method", "prototype", "--describe"], "leave --aggregation and"),
         (["--model", "absent"], "checkpoint"),
     ]
     for arguments, message in cases:
@@ -292,6 +295,15 @@ def test_evaluate_a_named_set(sets, capsys, calls):
     table = capsys.readouterr().out
     for words in ("boundary IoU", "base classes covered", "2 seeds"):
         assert words in table
+
+
+def test_evaluate_describes_the_classes_where_asked(sets, calls):
+    options = ("--root", sets / "VOC2012", "--set", "pascal-5i", "--fold", 0, "--seeds", 1, "--limit", 5)
+    assert run("evaluate", *options, "--describe", "--out", sets / "result.json") == 0
+    result = json.loads((sets / "result.json").read_text())
+    assert result["described"] == 5
+    assert result["arguments"]["describe"] is True
+    assert {call["description"] for call in calls} == {bank_description(call["class_name"]) for call in calls}
 
 
 def test_a_written_list_measures_the_same(sets):

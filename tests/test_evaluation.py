@@ -13,6 +13,7 @@ from PIL import Image
 
 from dsvlfs.data.episodes import Episode, named_episodes
 from dsvlfs.data.protocol import protocol_episodes, write_episodes
+from dsvlfs.descriptions.bank import bank_description
 from dsvlfs.errors import InputError
 from dsvlfs.evaluation import evaluate
 
@@ -96,6 +97,19 @@ def test_classes_that_were_trained_on_are_reported_apart():
     assert result["new_classes"] == {"classes": ["circle"], "miou": pytest.approx(100 * 24 / 64)}
     result = evaluate(Everything(), [square_episode()], mode="visual", trained_classes=set())
     assert result["shared_classes"] == {"classes": [], "miou": None}
+
+
+def test_an_episodes_own_description_comes_before_the_banks():
+    class Asked(Everything):
+        def segment(self, photo: Image.Image, class_name: str, **options: object) -> SimpleNamespace:
+            asked.append(options["description"])
+            return super().segment(photo, class_name)
+
+    asked: list[str | None] = []
+    named = [square_episode(class_name=name) for name in ("sock", "square")]
+    result = evaluate(Asked(), [replace(named[0], description="woollen"), *named], mode="visual", describe=True)
+    assert asked == ["woollen", bank_description("sock"), None]
+    assert result["described"] == 2
 
 
 @pytest.fixture

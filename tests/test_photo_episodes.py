@@ -6,14 +6,17 @@ import torch
 from conftest import build_micro_model, micro_config, micro_tokenizer
 from datasets import Dataset
 from drawn_packs import draw_photo_folder
+from drawn_sets import draw_folder
 from episode_losses import EpisodeLosses, set_precision
 from PIL import Image
 from torch.utils.data import DataLoader
 
 from dsvlfs import InputError
+from dsvlfs.data.named_sets import load_named_set
 from dsvlfs.data.photo_episodes import PhotoBatch, PhotoEpisodeDataset, collate_photos
 from dsvlfs.data.photos import FEATURES, load_photo_folder
 from dsvlfs.data.targets import target_side
+from dsvlfs.descriptions.bank import bank_description
 from dsvlfs.processing import DSVLFSProcessor
 
 
@@ -61,6 +64,18 @@ def test_query_and_support_are_two_photos_of_the_class(photos):
         # Photos of one class differ in colour: the same one would have the same pixels at its centre.
         centres = [view.image_pixels[0, :, side // 2, side // 2] for view, side in _views(episode)]
         assert not torch.allclose(*centres, atol=0.2)
+
+
+def test_a_class_without_a_definition_is_described_by_the_bank(tmp_path, monkeypatch):
+    monkeypatch.setenv("DSVLFS_CACHE", str(tmp_path / "cache"))
+    photos = load_named_set("folder", draw_folder(tmp_path / "own"), split="train", fold=None)
+    drawn = [_episodes(photos)[i] for i in range(20)]
+    assert {episode.class_name: episode.description for episode in drawn} == {
+        name: bank_description(name) for name in ("fox", "owl", "pot", "sock")
+    }
+    assert bank_description("sock")
+    silent = _episodes(photos, description_share=0.0)
+    assert not any(silent[i].description for i in range(5))
 
 
 def _views(episode):

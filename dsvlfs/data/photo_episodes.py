@@ -11,6 +11,7 @@ from datasets import Dataset as PhotoSet
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..descriptions.bank import bank_description
 from ..errors import InputError
 from ..processing import DECODING_ERRORS, DSVLFSProcessor, Photo, View
 from .episodes import Episode
@@ -85,7 +86,7 @@ class PhotoEpisodeDataset(Dataset):
         length: number of episodes.
         seed: of the episodes.
         visual_only, semantic_only: share of episodes with one prompt.
-        description_share: share of questions with the class's definition, where there is one.
+        description_share: share of questions with the class's definition, or else the bank's text, where there is one.
         misnamed: share of the episodes with both prompts that are given another class's name.
 
     Raises:
@@ -147,7 +148,7 @@ class PhotoEpisodeDataset(Dataset):
             (support["image"], _foreground(support["mask"])),
             ignore=None if query["ignore"] is None else _foreground(query["ignore"]),
             asked_name=asked_name,
-            description=(query["definition"] or None) if described else None,
+            description=(query["definition"] or bank_description(class_name)) if described else None,
             use_semantic=use_semantic,
             use_visual=use_visual,
         )
