@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -150,6 +151,7 @@ def test_every_shot_reaches_the_segmenter(tmp_path, monkeypatch):
     [
         ("pascal-5i", draw_pascal, 0),
         ("coco-20i", draw_coco, 0),
+        ("coco-20i", partial(draw_coco, year="2017"), 0),
         ("fss-1000", draw_fss, None),
         ("lvis-92i", draw_lvis, 0),
         ("folder", draw_folder, 0),

@@ -13,11 +13,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import paper_like
 import pytest
 import yaml
 from huggingface_hub import ModelCard, constants, snapshot_download
 from safetensors.torch import load_file
 
+from dsvlfs import DSVLFSModel, InputError
 from dsvlfs.model_card import write_results
 
 ROOT = Path(__file__).parents[1]
@@ -169,6 +172,19 @@ def test_a_pushed_model_comes_back_as_it_was(micro_model, hub, tmp_path):
     assert all(weights[name].equal(own[name]) for name in own)
 
 
+def test_a_pushed_model_is_loaded_by_its_name(hub, circle, tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    model = DSVLFSModel(paper_like.config(*paper_like.save_bases(Path("bases")))).eval()
+    model.push_to_hub("me/mine", token="hf_none")
+    loaded = DSVLFSModel.from_pretrained("me/mine")
+    assert loaded.card == hub.files["README.md"].decode()
+    first, second = (m.segment(circle[0], "red circle").probability for m in (model, loaded))
+    np.testing.assert_array_equal(first, second)
+    with pytest.raises(InputError, match="neither packaged"):
+        DSVLFSModel.from_pretrained("me/other")
+
+
 def test_the_packaged_card_is_pushed_with_all_the_hub_reads(micro_model, hub):
     micro_model.card = (ROOT / "model_card.md").read_text(encoding="utf-8")
     micro_model.push_to_hub("me/mine", token="hf_none")
@@ -226,5 +242,7 @@ def test_the_wheel_carries_the_checkpoint(tmp_path):
         for name in ("config.json", "model.safetensors", "README.md"):
             packed = archive.read(f"dsvlfs/checkpoints/tiny/{name}")
             assert packed == (ROOT / "dsvlfs" / "checkpoints" / "tiny" / name).read_bytes()
+        bank = archive.read("dsvlfs/descriptions/bank.json")
+        assert bank == (ROOT / "dsvlfs" / "descriptions" / "bank.json").read_bytes()
     assert {"dsvlfs/label.py", "dsvlfs/data/episodes.py"} <= names
     assert not any(name.startswith(("page/", "tests/", "train/")) for name in names)

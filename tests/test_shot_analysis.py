@@ -10,6 +10,7 @@ from drawn_packs import draw_photo_folder
 
 from dsvlfs import InputError
 from dsvlfs.analysis import shots
+from dsvlfs.cli import main
 from dsvlfs.data.episodes import Episode, load_episodes
 from dsvlfs.metrics import SegmentationMetrics, count_episode
 
@@ -123,6 +124,18 @@ def test_supports_of_another_class_may_come_from_another_file(drawn, tmp_path, m
     assert any("another class" in finding for finding in report.findings)
     report = shots.run(micro_model, circles, _arguments(root=root, others=root / "episodes.jsonl"))
     assert report.tables[1].rows[1][0] == "another class"
+
+
+def test_the_command_writes_a_report(drawn, tmp_path, micro_model, monkeypatch, capsys):
+    monkeypatch.setattr("dsvlfs.cli._load_model", lambda name: micro_model)
+    root = tmp_path / "photos"
+    files = ["--root", root, "--episodes", root / "episodes.jsonl", "--others", root / "episodes.jsonl"]
+    command = ["analyze", "shots", *files, "--limit", 1, "--mode", "visual", "--out", tmp_path / "report"]
+    assert main([str(part) for part in command]) == 0
+    assert "another class" in capsys.readouterr().out
+    data = json.loads((tmp_path / "report" / "report.json").read_text())["data"]
+    assert {row["supports"] for row in data["rows"]} >= {"1", "5", "mask moved"}
+    assert (tmp_path / "report" / "shots.png").exists()
 
 
 def test_nothing_measured_gets_a_sentence():

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 import train_micro
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.utils import DistributedType
 from cache_features import build_cache, training_scenes
 from config import TrainingConfig, load_config
 from conftest import build_micro_model
@@ -206,14 +208,24 @@ def test_a_cache_outlives_settings_that_its_features_do_not_depend_on(cache, pac
         build_cache(load_config(cache / "settings.yaml"), model, packs, cache)
 
 
-@pytest.mark.parametrize("name", ["tiny", "coco-20i", "pascal-5i"])
+@pytest.mark.parametrize("name", ["tiny", "tiny-shots", "coco-20i", "pascal-5i"])
 def test_the_configs_that_come_along_are_read(name):
     config = load_config(CONFIGS / f"{name}.yaml", fold=2)
     assert config.fold == 2
-    if name != "tiny":
+    assert config.learns_shots == (name == "tiny-shots")
+    if "tiny" not in name:
         assert (config.size, config.dataset) == ("paper", name)
         assert (config.steps, config.batch_size) == (10 * 500, 2 * 10)  # arXiv 2503.04006: 10 epochs of 500 steps
         assert config.always_whole
+
+
+def test_the_launchers_configs_are_read():
+    fsdp, zero = (load_config_from_file(f"{CONFIGS}/accelerate/{name}.yaml") for name in ("fsdp", "zero2"))
+    assert fsdp.distributed_type == DistributedType.FSDP
+    assert fsdp.fsdp_config["fsdp_version"] == 2
+    assert zero.distributed_type == DistributedType.DEEPSPEED
+    assert zero.deepspeed_config["zero_stage"] == 2
+    assert fsdp.mixed_precision == zero.mixed_precision == "bf16"
 
 
 def test_a_run_is_neither_overwritten_nor_resumed_as_another(tmp_path):
