@@ -52,7 +52,8 @@ def support_evidence(layers: Sequence[Tensor], masks: Tensor, fit: Tensor | None
 
 
 def pool(features: Tensor, weights: Tensor) -> Tensor:
-    """Weighted mean (K, channels) over the positions."""
+    """Weighted mean (K, channels) over the positions, in the weights' precision."""
+    features = features.to(weights.dtype)
     return torch.einsum("kchw,khw->kc", features, weights) / weights.sum(dim=(1, 2)).clamp(min=1e-6)[:, None]
 
 

@@ -9,7 +9,7 @@ the channels last neither convolution has to reorder its input.
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 
 import torch
 import torch.nn.functional as F
@@ -201,7 +201,9 @@ class DenseMatcher(nn.Module):
             mask: (batch, support height, support width), the support's foreground in [0, 1].
             size: side of the visual prompt, in positions; query layers of other sizes are resampled to it.
         """
-        query = [_resample(layer, size) for layer in query]
+        precision = reduce(torch.promote_types, (layer.dtype for layer in query))  # of two bases, they may differ
+        query = [_resample(layer, size).to(precision) for layer in query]
+        support = [layer.to(precision) for layer in support]
         first = self.blocks[0]
         stride = first.conv.support_stride
         correlation = Correlation(query, support, mask, background=self.background, stride=stride)

@@ -433,6 +433,8 @@ class DSVLFSModel(nn.Module):
         Raises:
             InputError: a photo, the name, the mode or the aggregation cannot be used.
         """
+        if batch_size < 1:
+            raise InputError(f"The batch size is {batch_size}; give 1 or more.")
         many = isinstance(images, (list, tuple))
         photos, results = list(images) if many else [images], []
         for start in range(0, len(photos), batch_size):

@@ -22,7 +22,8 @@ def support_fit(query: Tensor, support: Tensor, masks: Tensor) -> float:
         masks: (K, support height, support width), in [0, 1].
     """
     each = F.normalize(pool(F.normalize(support, dim=1), masks), dim=1)
-    cosines = torch.einsum("c,chw->hw", F.normalize(each.mean(dim=0), dim=0), F.normalize(query[0], dim=0))
+    query = F.normalize(query[0].to(each.dtype), dim=0)
+    cosines = torch.einsum("c,chw->hw", F.normalize(each.mean(dim=0), dim=0), query)
     return float(cosines.max())
 
 

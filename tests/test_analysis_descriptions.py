@@ -28,6 +28,8 @@ def test_each_variant_changes_what_it_says():
     assert asked["another's, and its name"] == ("square", "blue shape")
     assert asked["right, then another's"] == ("circle", "red round shape blue shape")
     assert len(asked["noise words"].description.split()) == 3
+    long = {"circle": "round " * 200, "square": "blue " * 300}
+    assert len(variants("circle", long, np.random.default_rng(0))["right, then another's"].description) == 2000
     assert asked == variants("circle", TEXTS, np.random.default_rng(0))
 
 

@@ -83,6 +83,10 @@ def test_spread_compares_wordings_of_one_photo_and_names_of_classes():
     assert rows["a name and its synonyms"] == (pytest.approx(0.5), 1)
     assert rows["a name without and with its definition"] == (pytest.approx(0, abs=1e-9), 1)
     assert "names of different classes" not in rows
+    names = _points([0, 60, 90], "aab", "123", ["photo's name"] * 3)
+    rows = {what: (cosine, pairs) for what, cosine, pairs in spread(names)}
+    assert rows["names of photos of one class"] == (pytest.approx(0.5), 1)
+    assert rows["names of photos of different classes"] == (pytest.approx(3**0.5 / 4), 2)
 
 
 def test_a_silent_projector_gives_a_prompt_a_wording(micro_model, folder):

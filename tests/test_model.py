@@ -299,3 +299,9 @@ def test_a_description_has_the_weight_that_the_config_gives_it(micro_model, circ
 def test_a_description_that_is_no_text_is_named(micro_model, circle):
     with pytest.raises(InputError, match="give text"):
         micro_model.predict(circle[0], "circle", description=5, modes=["semantic"])
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_batch_of_nothing_is_refused(micro_model, circle, batch_size):
+    with pytest.raises(InputError, match="give 1 or more"):
+        micro_model.segment([circle[0]], "circle", mode="semantic", batch_size=batch_size)

@@ -38,3 +38,12 @@ def test_a_mode_knows_the_signs_of_its_own_prompts(micro_model, circle):
     assert emptied.is_emptied
     assert not emptied.mask.any()
     np.testing.assert_array_equal(emptied.probability, result.probability)
+
+
+def test_bases_of_two_precisions_are_compared(micro_model, circle):
+    expected = micro_model.segment(circle[0], "circle", support=micro_model.encode_support([circle])).probability
+    micro_model.image_encoder.backbone.to(torch.bfloat16)
+    for aggregation in ("votes", "joint"):
+        support = micro_model.encode_support([circle] * 2)
+        found = micro_model.segment(circle[0], "circle", support=support, aggregation=aggregation)
+        assert np.abs(found.probability - expected).max() < 0.1

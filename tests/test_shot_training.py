@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
 import train_micro
@@ -89,14 +88,16 @@ def _shots(shown) -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 def test_bad_supports_are_fewer_than_the_good_ones(trained):
     good, spoiled = _episodes(trained), _episodes(trained, bad_shots=1.0)
+    spoiled_in_all = 0
     for number in range(40):
         pairs = zip(_shots(good[number]), _shots(spoiled[number]))
         changed = sum(not all(map(torch.equal, one, other)) for one, other in pairs)
         count = len(good[number].support_masks)
         assert changed <= (0 if count < 3 else 1 if count < 5 else 2)
+        spoiled_in_all += changed
         assert (spoiled[number].support_masks.sum(dim=(1, 2)) > 0).all()
-    with_bad = [len(spoiled[number].support_masks) >= 3 for number in range(40)]
-    assert np.any(with_bad)
+    # A bad one may by chance be drawn as the good one was; most are not.
+    assert spoiled_in_all >= sum(len(good[number].support_masks) >= 3 for number in range(40)) / 2
 
 
 def test_a_batch_lays_the_supports_one_after_the_other(trained):

@@ -26,11 +26,10 @@ from ..metrics import EpisodeCounts, SegmentationMetrics, count_episode
 from ..modeling import DSVLFSModel, Mode, Support
 from ..processing import Prediction
 from ..semantic_encoder import SemanticEncoder
-from .plots import Bar, draw_bars
+from .plots import MODE_COLOURS, Bar, draw_bars
 from .report import Report, Table
 
 _MOST_SINGLE_LAYERS = 6
-COLOURS = {"both": "#33518f", "visual": "#d1823a", "semantic": "#5b9d62"}
 
 
 class Row(NamedTuple):
@@ -273,4 +272,4 @@ def _bars(metrics: Mapping[Row, SegmentationMetrics]) -> Image.Image:
         )
         for row, measured in metrics.items()
     ]
-    return draw_bars(bars, COLOURS, "mIoU (%), with its 95 % bootstrap interval", "prompts")
+    return draw_bars(bars, MODE_COLOURS, "mIoU (%), with its 95 % bootstrap interval", "prompts")

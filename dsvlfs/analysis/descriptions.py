@@ -15,8 +15,9 @@ from ..errors import InputError
 from ..evaluation import SupportCache
 from ..metrics import EpisodeCounts, SegmentationMetrics, count_episode
 from ..modeling import DSVLFSModel, Mode
-from .ablation import COLOURS, read_descriptions
-from .plots import Bar, draw_bars
+from ..processing import MAX_DESCRIPTION
+from .ablation import read_descriptions
+from .plots import MODE_COLOURS, Bar, draw_bars
 from .report import Report, Table
 
 _MODES: tuple[Mode, ...] = ("both", "semantic")
@@ -44,7 +45,7 @@ def run(model: DSVLFSModel, episodes: Sequence[Episode], arguments: argparse.Nam
     """
     given = read_descriptions(arguments.descriptions) if arguments.descriptions else None
     names = {episode.class_name for episode in episodes}
-    known = {name: given.get(name) if given else bank_description(name) for name in sorted(names)}
+    known = {name: bank_description(name) if given is None else given.get(name) for name in sorted(names)}
     texts = {name: text for name, text in known.items() if text}
     if len(texts) < 2:
         raise InputError(
@@ -68,7 +69,8 @@ def variants(name: str, texts: Mapping[str, str], rng: np.random.Generator) -> d
     right = texts[name]
     others = [other for other in texts if other != name]
     other = others[rng.integers(len(others))]
-    vocabulary = sorted({word for text in (*texts.values(), *bank_names()) for word in text.split()})
+    every = (*texts.values(), *map(bank_description, bank_names()))
+    vocabulary = sorted({word for text in every for word in text.split()} - {*name.split()})
     noise = " ".join(rng.choice(vocabulary, len(right.split())))
     words = right.split()
     return {
@@ -76,7 +78,7 @@ def variants(name: str, texts: Mapping[str, str], rng: np.random.Generator) -> d
         "name only": Asked(name, None),
         "first third": Asked(name, " ".join(words[: max(1, len(words) // 3)])),
         "noise words": Asked(name, noise),
-        "right, then another's": Asked(name, f"{right} {texts[other]}"),
+        "right, then another's": Asked(name, f"{right} {texts[other]}"[:MAX_DESCRIPTION]),
         "another's": Asked(name, texts[other]),
         "another's, and its name": Asked(other, texts[other]),
     }
@@ -143,6 +145,8 @@ def report(metrics: Mapping[tuple[str, Mode], SegmentationMetrics], described: i
         "over pairs. `semantic` is shown no support.",
         tables=[Table("mIoU in percent", columns, rows)],
         findings=findings,
-        pictures={"descriptions": draw_bars(bars, COLOURS, "mIoU (%), with its 95 % bootstrap interval", "prompts")},
+        pictures={
+            "descriptions": draw_bars(bars, MODE_COLOURS, "mIoU (%), with its 95 % bootstrap interval", "prompts")
+        },
         data={"rows": data, "episodes": described},
     )

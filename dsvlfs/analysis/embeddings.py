@@ -245,7 +245,13 @@ def spread(prompts: Points) -> list[list[str | float]]:
         "names of photos of different classes": both & ~same_class,
         "names of different classes": of_class & ~same_class,
     }
-    return [[what, float(cosines[pairs].mean()), int(pairs.sum())] for what, pairs in compared.items() if pairs.any()]
+    rows = []
+    for what, pairs in compared.items():
+        if np.array_equal(pairs, pairs.T):  # two of a kind: once, whichever comes first
+            pairs = np.triu(pairs, 1)
+        if pairs.any():
+            rows.append([what, float(cosines[pairs].mean()), int(pairs.sum())])
+    return rows
 
 
 def report(prompts: Points, looks: Points | None, *, reads_photo: bool) -> Report:

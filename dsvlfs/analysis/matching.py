@@ -16,10 +16,8 @@ from ..evaluation import SupportCache
 from ..metrics import EpisodeCounts, SegmentationMetrics, count_episode
 from ..modeling import MODES, DSVLFSModel, Mode
 from .correlation_health import LARGEST_SILENCE, MEASURES, SMALLEST_SPREAD, correlation_health, is_collapsed, watched
-from .plots import as_picture, new_figure
+from .plots import MODE_COLOURS, as_picture, new_figure
 from .report import Report, Table
-
-_COLOURS = {"both": "#33518f", "visual": "#d1823a", "semantic": "#5b9d62"}
 
 
 @dataclass(frozen=True)
@@ -196,7 +194,9 @@ def _bars(covered: dict[str, dict[Mode, float]]) -> Image.Image:
     axes = figure.add_subplot()
     for number, mode in enumerate(MODES):
         places = [place + 0.26 * (number - 1) for place in range(len(covered))]
-        bars = axes.barh(places, [share[mode] for share in covered.values()], 0.25, color=_COLOURS[mode], label=mode)
+        bars = axes.barh(
+            places, [share[mode] for share in covered.values()], 0.25, color=MODE_COLOURS[mode], label=mode
+        )
         axes.bar_label(bars, fmt="%.1f", fontsize=7, padding=2)
     axes.set_yticks(range(len(covered)), covered)
     axes.invert_yaxis()

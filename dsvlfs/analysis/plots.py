@@ -16,6 +16,9 @@ except ImportError as error:
 
 Colour = tuple[float, float, float, float]
 
+MODE_COLOURS = {"both": "#33518f", "visual": "#d1823a", "semantic": "#5b9d62"}
+"""Of the prompts that the decoder is given, the same in all pictures."""
+
 
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure, in inches; pyplot and its global state are not used."""

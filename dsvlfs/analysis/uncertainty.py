@@ -93,10 +93,12 @@ def measure(model: DSVLFSModel, episodes: Sequence[Episode]) -> Uncertainty:
         )
         # On the decoder's grid, where every photo weighs the same.
         size = found.logits.shape[:0:-1]
-        target = Image.fromarray(episode.query_mask).convert("L").resize(size, Image.Resampling.BOX)
-        targets.append(np.asarray(target, dtype=np.float32).ravel() / 255)
-        before.append(found.segmentation(size=size, min_presence=0).probability.ravel())
-        after.append(found.calibrated(size).ravel())
+        counted = np.ones(size[::-1], dtype=bool)
+        if episode.query_ignore is not None:
+            counted = _share(episode.query_ignore, size) < 0.5
+        targets.append(_share(episode.query_mask, size)[counted])
+        before.append(found.segmentation(size=size, min_presence=0).probability[counted])
+        after.append(found.calibrated(size)[counted])
         segmented, other_segmented = (prediction.segmentation(min_presence=0) for prediction in (found, missed))
         for own, mask in ((counts, segmented.mask), (emptied, np.zeros_like(segmented.mask))):
             own.append(count_episode(episode.class_name, mask, episode.query_mask, episode.query_ignore))
@@ -107,6 +109,12 @@ def measure(model: DSVLFSModel, episodes: Sequence[Episode]) -> Uncertainty:
     target = np.concatenate(targets)
     tables = tuple(reliability(np.concatenate(values), target) for values in (before, after))
     return Uncertainty(tables, Presence(*np.array(present).T), Presence(*np.array(absent).T), counts, emptied)
+
+
+def _share(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """What share of each position of a grid (width, height) the mask covers, float32 (height, width)."""
+    shrunk = Image.fromarray(mask).convert("L").resize(size, Image.Resampling.BOX)
+    return np.asarray(shrunk, dtype=np.float32) / 255
 
 
 def auroc(present: np.ndarray, absent: np.ndarray) -> tuple[float, tuple[float, float]]:

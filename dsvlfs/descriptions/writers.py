@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, InferenceTimeoutError
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ..errors import InputError
@@ -41,6 +42,7 @@ class Writer(Protocol):
 
 class CheckpointWriter:
     """The model's own language model, as it was before any training of its adapters; it writes the same each time.
+    While it writes the adapters are off: let no other thread ask the model meanwhile.
 
     Args:
         model: whose language model writes.
@@ -87,7 +89,7 @@ class TransformersWriter:
     def _parts(self) -> tuple[Any, Any]:
         try:
             return AutoModelForCausalLM.from_pretrained(self.model_id), AutoTokenizer.from_pretrained(self.model_id)
-        except (OSError, ValueError, ImportError) as error:
+        except (OSError, ValueError, ImportError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(
                 f"The language model {self.model_id} cannot be loaded ({reason}); name a causal language model of the "
