@@ -1,14 +1,13 @@
 """What a configuration costs, found on the meta device: every shape is computed, no weight and no number is made."""
 
 import weakref
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from .configuration import DSVLFSConfig
@@ -23,12 +22,14 @@ BYTES = {"float32": 4.0, "bfloat16": 2.0, "8 bit": 1.0, "4 bit": 0.5}
 
 @dataclass(frozen=True)
 class PartCost:
-    """Parameters of a part, those of them that are trained, and the floating-point operations of one query."""
+    """Parameters of a part, those of them that are trained, the floating-point operations of one query, and the peak of
+    what it makes in it, in bytes of float32."""
 
     name: str
     parameters: int
     trained: int
     flops: int
+    activations: int = 0
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,10 @@ def cost(config: DSVLFSConfig) -> Cost:
     """Builds the model on the meta device, and runs its parts there."""
     with torch.device("meta"):
         model = DSVLFSModel(config, load_bases=False).eval()
-    flops: dict[str, int] = {}
+    found: dict[str, PartCost] = {}
     with torch.no_grad(), PeakMemory() as inference:
-        features = _encode(model, flops)
-        _read_and_match(model, features, flops)
+        features = _encode(model, found)
+        _read_and_match(model, features, found)
     with PeakMemory() as training:
         sum(output.sum() for output in _read_and_match(model, features)).backward()
     gradients = sum(4 * parameter.numel() for parameter in model.parameters() if parameter.grad is not None)
@@ -91,16 +92,19 @@ def cost(config: DSVLFSConfig) -> Cost:
     for name, members in modules.items():
         parameters = {id(p): p for module in members for p in module.parameters()}.values()  # a tied matrix counts once
         trained = sum(p.numel() for p in parameters if p.requires_grad)
-        parts.append(PartCost(name, sum(p.numel() for p in parameters), trained, flops[name]))
+        parts.append(replace(found[name], parameters=sum(p.numel() for p in parameters), trained=trained))
     return Cost(tuple(parts), inference.peak, max(inference.peak, training.peak + kept))
 
 
 def report(found: Cost) -> str:
-    """Two tables: the parts, and the memory by precision."""
-    rows = [(part.name, part.parameters, part.trained, part.flops) for part in found.parts]
-    rows.append(("all", *(sum(column) for column in list(zip(*rows))[1:])))
-    lines = [f"{'':<15}{'parameters':>15}{'trained':>14}{'GFLOP a query':>15}"]
-    lines += [f"{name:<15}{count:>15,}{trained:>14,}{flops / 1e9:>15,.1f}" for name, count, trained, flops in rows]
+    """Two tables: the parts, with their activations in float32, and the memory by precision."""
+    rows = [(part.name, part.parameters, part.trained, part.flops, part.activations) for part in found.parts]
+    sums = [sum(column) for column in list(zip(*rows))[1:4]]
+    lines = [f"{'':<15}{'parameters':>15}{'trained':>14}{'GFLOP a query':>15}{'MiB a query':>13}"]
+    lines += [
+        f"{name:<15}{count:>15,}{trained:>14,}{flops / 1e9:>15,.1f}{activations / 2**20:>13,.0f}"
+        for name, count, trained, flops, activations in [*rows, ("all", *sums, found.inference_activations)]
+    ]
     lines += ["", f"{'frozen weights':<15}{'inference, GiB':>15}{'training, GiB':>14}"]
     for precision in BYTES:
         inference, training = (found.memory(precision, training=t) / 2**30 for t in (False, True))
@@ -108,19 +112,19 @@ def report(found: Cost) -> str:
     return "\n".join(lines)
 
 
-def _encode(model: DSVLFSModel, flops: dict[str, int]) -> dict[str, Tensor]:
+def _encode(model: DSVLFSModel, found: dict[str, PartCost]) -> dict[str, Tensor]:
     """The frozen encoders, of one photo."""
 
     def pixels(side: int) -> Tensor:
         return torch.empty(1, 3, side, side, device="meta")
 
     config = model.config
-    features = _count(flops, "image encoder", model.image_encoder, pixels(config.image_size))
-    return features | _count(flops, "vision tower", model.semantic_encoder.encode_photo, pixels(config.vlm_image_size))
+    features = _count(found, "image encoder", model.image_encoder, pixels(config.image_size))
+    return features | _count(found, "vision tower", model.semantic_encoder.encode_photo, pixels(config.vlm_image_size))
 
 
 def _read_and_match(
-    model: DSVLFSModel, features: dict[str, Tensor], flops: dict[str, int] | None = None
+    model: DSVLFSModel, features: dict[str, Tensor], found: dict[str, PartCost] | None = None
 ) -> tuple[Tensor, Tensor]:
     """The rest, with one support: mask logits, and the logits of the text."""
     config, encoder = model.config, model.semantic_encoder
@@ -137,22 +141,24 @@ def _read_and_match(
         ).last_hidden_state
         return encoder.project(hidden[:, -1]), encoder.llava.lm_head(hidden[:, -TEXT_TOKENS:])
 
-    semantic, answer = _count(flops, "language model", read, features["tokens"])
-    embedding = _count(flops, "mask decoder", model.image_embedding, features)
+    semantic, answer = _count(found, "language model", read, features["tokens"])
+    embedding = _count(found, "mask decoder", model.image_embedding, features)
     mask = torch.empty(1, grid, grid, device="meta")
-    visual = _count(flops, "dense matching", model.visual_prompt, features, support, mask, embedding.shape[-1])
+    visual = _count(found, "dense matching", model.visual_prompt, features, support, mask, embedding.shape[-1])
     if model.grounding is not None:
-        visual = visual + _count(flops, "mask decoder", model.ground, features, semantic, embedding.shape[-1])
-    return _count(flops, "mask decoder", model.mask_decoder, embedding, semantic, visual), answer
+        visual = visual + _count(found, "mask decoder", model.ground, features, semantic, embedding.shape[-1])
+    return _count(found, "mask decoder", model.mask_decoder, embedding, semantic, visual), answer
 
 
-def _count(flops: dict[str, int] | None, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Calls a function, and adds its operations to those of a part."""
-    if flops is None:
+def _count(found: dict[str, PartCost] | None, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls a function, and adds what it costs to a part."""
+    if found is None:
         return function(*arguments)
-    with FlopCounterMode(display=False) as counter:
+    with PeakMemory() as memory, FlopCounterMode(display=False) as counter:
         result = function(*arguments)
-    flops[name] = flops.get(name, 0) + counter.get_total_flops()
+    before = found.get(name, PartCost(name, 0, 0, 0))
+    flops, activations = before.flops + counter.get_total_flops(), max(before.activations, memory.peak)
+    found[name] = replace(before, flops=flops, activations=activations)
     return result
 
 
@@ -163,22 +169,50 @@ class PeakMemory(TorchDispatchMode):
         super().__init__()
         self.live = self.peak = 0
         self._known: set[int] = set()
+        self._results: dict[tuple, tuple] = {}
 
     def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
-        for tensor in tree_leaves((arguments, options)):
-            if isinstance(tensor, Tensor):
-                self._known.add(tensor.untyped_storage()._cdata)  # made before, or met before
-        result = function(*arguments, **(options or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor):
-                storage = tensor.untyped_storage()
-                if storage._cdata not in self._known:
-                    self._known.add(storage._cdata)
-                    self.live += storage.nbytes()
-                    self.peak = max(self.peak, self.live)
-                    weakref.finalize(storage, self._forget, storage._cdata, storage.nbytes())
+        for tensor in _tensors((*arguments, *(options or {}).values())):
+            self._known.add(tensor.untyped_storage()._cdata)  # made before, or met before
+        result = self._call(function, arguments, options or {})
+        for tensor in _tensors((result,)):
+            storage = tensor.untyped_storage()
+            if storage._cdata not in self._known:
+                self._known.add(storage._cdata)
+                self.live += storage.nbytes()
+                self.peak = max(self.peak, self.live)
+                weakref.finalize(storage, self._forget, storage._cdata, storage.nbytes())
+        return result
+
+    def _call(self, function: Any, arguments: Sequence[Any], options: dict[str, Any]) -> Any:
+        """Calls a function. On the meta device the shape of a sum or a product is slow to find, and a model asks for
+        the same ones again and again: they are remembered by the arguments' shapes."""
+        if torch.Tag.pointwise not in function.tags or function.is_view or options:
+            return function(*arguments, **options)
+        key = (function, *(_layout(a) if isinstance(a, Tensor) else (type(a), a) for a in arguments))
+        if key in self._results:
+            if function._schema.is_mutable:
+                return arguments[0]
+            shape, stride, dtype, device = self._results[key]
+            return torch.empty_strided(shape, stride, dtype=dtype, device=device)
+        result = function(*arguments)
+        if isinstance(result, Tensor) and result.is_meta:
+            self._results[key] = _layout(result)
         return result
 
     def _forget(self, storage: int, size: int) -> None:
         self._known.discard(storage)
         self.live -= size
+
+
+def _layout(tensor: Tensor) -> tuple[torch.Size, tuple[int, ...], torch.dtype, torch.device]:
+    return tensor.shape, tensor.stride(), tensor.dtype, tensor.device
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    """Those among an operation's arguments or results, and in lists of them."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from _tensors(value)

@@ -15,6 +15,7 @@ def test_parameters_are_the_models():
     assert sum(part.parameters for part in found.parts) == sum(p.numel() for p in model.parameters())
     assert sum(part.trained for part in found.parts) == sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert all(part.flops > 0 for part in found.parts)
+    assert all(0 < part.activations <= found.inference_activations for part in found.parts)
 
 
 def test_memory_is_that_of_weights_gradients_optimizer_and_activations():
@@ -37,6 +38,22 @@ def test_peak_memory_follows_what_is_alive():
         del view
     assert memory.live == 0
     assert memory.peak == 800
+
+
+def test_what_is_remembered_by_shape_has_the_shape_and_the_type():
+    whole, share = torch.empty(3, 1, dtype=torch.int64, device="meta"), torch.empty(4, device="meta")
+    with info.PeakMemory() as memory:
+        for _ in range(2):  # looked up the second time
+            assert (whole * share).shape == (3, 4)
+            assert (whole * whole).shape == (3, 1)
+            assert (whole * 2).dtype == torch.int64
+            assert (whole * 2.0).dtype == torch.float32
+            assert share.add_(1) is share
+            assert share.t().untyped_storage()._cdata == share.untyped_storage()._cdata
+    assert memory.peak == 3 * 4 * 4
+    with info.PeakMemory():
+        numbers = torch.ones(2)
+        assert (numbers + 1).tolist() == (numbers + 1).tolist() == [2, 2]
 
 
 def test_the_report_has_every_part_and_precision():
