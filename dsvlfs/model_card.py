@@ -1,5 +1,6 @@
 """The card of a checkpoint: the one it has, or a new one; and its results as the hub reads them."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from .configuration import DSVLFSConfig
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def new_card(config: DSVLFSConfig) -> str:
@@ -17,7 +20,7 @@ def new_card(config: DSVLFSConfig) -> str:
         library_name="dsvlfs",
         pipeline_tag="image-segmentation",
         tags=["few-shot-segmentation", "dsv-lfs"],
-        base_model=[base for base in bases if "/" in base] or None,  # the hub knows no others
+        base_model=[base for base in bases if _HUB_ID.fullmatch(base)] or None,  # the hub knows no others
     )
     return str(
         ModelCard(

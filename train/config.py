@@ -39,7 +39,8 @@ class TrainingConfig:
         workers: processes that load photos, for each training process.
         learning_rate, warmup_steps, betas, clip_norm: AdamW without weight decay, linear warm-up, then linear decay.
         visual_only, semantic_only: share of episodes with one prompt; the others have both.
-        description_share: share of the questions that come with the class's definition, where there is one.
+        description_share: share of the questions that come with a description, where there is one: the class's
+            definition, or of a named set's class the bank's text.
         misnamed: share of the episodes with both prompts that are given another class's name.
         absent: share of the packs' episodes that ask for a class which the query does not show.
         max_shots: supports of an episode at most. Above 1, only the attention over the shots learns, and the rest is a
