@@ -67,10 +67,9 @@ def cost(config: DSVLFSConfig) -> Cost:
     """Builds the model on the meta device, and runs its parts there."""
     with torch.device("meta"):
         model = DSVLFSModel(config, load_bases=False).eval()
-    found: dict[str, PartCost] = {}
-    with torch.no_grad(), PeakMemory() as inference:
-        features = _encode(model, found)
-        _read_and_match(model, features, found)
+    with torch.no_grad(), _Tally() as inference:
+        features = _encode(model, inference)
+        _read_and_match(model, features, inference)
     with PeakMemory() as training:
         sum(output.sum() for output in _read_and_match(model, features)).backward()
     gradients = sum(4 * parameter.numel() for parameter in model.parameters() if parameter.grad is not None)
@@ -92,7 +91,7 @@ def cost(config: DSVLFSConfig) -> Cost:
     for name, members in modules.items():
         parameters = {id(p): p for module in members for p in module.parameters()}.values()  # a tied matrix counts once
         trained = sum(p.numel() for p in parameters if p.requires_grad)
-        parts.append(replace(found[name], parameters=sum(p.numel() for p in parameters), trained=trained))
+        parts.append(replace(inference.parts[name], parameters=sum(p.numel() for p in parameters), trained=trained))
     return Cost(tuple(parts), inference.peak, max(inference.peak, training.peak + kept))
 
 
@@ -112,19 +111,19 @@ def report(found: Cost) -> str:
     return "\n".join(lines)
 
 
-def _encode(model: DSVLFSModel, found: dict[str, PartCost]) -> dict[str, Tensor]:
+def _encode(model: DSVLFSModel, tally: "_Tally") -> dict[str, Tensor]:
     """The frozen encoders, of one photo."""
 
     def pixels(side: int) -> Tensor:
         return torch.empty(1, 3, side, side, device="meta")
 
     config = model.config
-    features = _count(found, "image encoder", model.image_encoder, pixels(config.image_size))
-    return features | _count(found, "vision tower", model.semantic_encoder.encode_photo, pixels(config.vlm_image_size))
+    features = _count(tally, "image encoder", model.image_encoder, pixels(config.image_size))
+    return features | _count(tally, "vision tower", model.semantic_encoder.encode_photo, pixels(config.vlm_image_size))
 
 
 def _read_and_match(
-    model: DSVLFSModel, features: dict[str, Tensor], found: dict[str, PartCost] | None = None
+    model: DSVLFSModel, features: dict[str, Tensor], tally: "_Tally | None" = None
 ) -> tuple[Tensor, Tensor]:
     """The rest, with one support: mask logits, and the logits of the text."""
     config, encoder = model.config, model.semantic_encoder
@@ -141,24 +140,26 @@ def _read_and_match(
         ).last_hidden_state
         return encoder.project(hidden[:, -1]), encoder.llava.lm_head(hidden[:, -TEXT_TOKENS:])
 
-    semantic, answer = _count(found, "language model", read, features["tokens"])
-    embedding = _count(found, "mask decoder", model.image_embedding, features)
+    semantic, answer = _count(tally, "language model", read, features["tokens"])
+    embedding = _count(tally, "mask decoder", model.image_embedding, features)
     mask = torch.empty(1, grid, grid, device="meta")
-    visual = _count(found, "dense matching", model.visual_prompt, features, support, mask, embedding.shape[-1])
+    visual = _count(tally, "dense matching", model.visual_prompt, features, support, mask, embedding.shape[-1])
     if model.grounding is not None:
-        visual = visual + _count(found, "mask decoder", model.ground, features, semantic, embedding.shape[-1])
-    return _count(found, "mask decoder", model.mask_decoder, embedding, semantic, visual), answer
+        visual = visual + _count(tally, "mask decoder", model.ground, features, semantic, embedding.shape[-1])
+    return _count(tally, "mask decoder", model.mask_decoder, embedding, semantic, visual), answer
 
 
-def _count(found: dict[str, PartCost] | None, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+def _count(tally: "_Tally | None", name: str, function: Callable[..., Any], *arguments: Any) -> Any:
     """Calls a function, and adds what it costs to a part."""
-    if found is None:
+    if tally is None:
         return function(*arguments)
-    with PeakMemory() as memory, FlopCounterMode(display=False) as counter:
+    live, peak, tally.peak = tally.live, tally.peak, tally.live
+    with FlopCounterMode(display=False) as counter:
         result = function(*arguments)
-    before = found.get(name, PartCost(name, 0, 0, 0))
-    flops, activations = before.flops + counter.get_total_flops(), max(before.activations, memory.peak)
-    found[name] = replace(before, flops=flops, activations=activations)
+    before = tally.parts.get(name, PartCost(name, 0, 0, 0))
+    flops, activations = before.flops + counter.get_total_flops(), max(before.activations, tally.peak - live)
+    tally.parts[name] = replace(before, flops=flops, activations=activations)
+    tally.peak = max(peak, tally.peak)
     return result
 
 
@@ -216,3 +217,11 @@ def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
             yield value
         elif isinstance(value, (list, tuple)):
             yield from _tensors(value)
+
+
+class _Tally(PeakMemory):
+    """Also what each part has cost so far, but its parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts: dict[str, PartCost] = {}
