@@ -208,11 +208,11 @@ def test_a_cache_outlives_settings_that_its_features_do_not_depend_on(cache, pac
         build_cache(load_config(cache / "settings.yaml"), model, packs, cache)
 
 
-@pytest.mark.parametrize("name", ["tiny", "tiny-shots", "coco-20i", "pascal-5i"])
+@pytest.mark.parametrize("name", ["tiny", "tiny-shots", "tiny-shots-further", "coco-20i", "pascal-5i"])
 def test_the_configs_that_come_along_are_read(name):
     config = load_config(CONFIGS / f"{name}.yaml", fold=2)
     assert config.fold == 2
-    assert config.learns_shots == (name == "tiny-shots")
+    assert config.learns_shots == name.startswith("tiny-shots")
     if "tiny" not in name:
         assert (config.size, config.dataset) == ("paper", name)
         assert (config.steps, config.batch_size) == (10 * 500, 2 * 10)  # arXiv 2503.04006: 10 epochs of 500 steps

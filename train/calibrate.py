@@ -1,5 +1,5 @@
 """Fits the calibration of a checkpoint's probability on mosaics and COCO scenes of the training packs, and writes it to
-the checkpoint's `config.json`; no mask changes.
+the checkpoint's `config.json`. No mask changes but for those that its limit on the presence leaves empty.
 
 python train/calibrate.py CHECKPOINT --data-root DATA
 """
