@@ -39,6 +39,9 @@ CHROMIUM_FLAGS = [
     "--disable-sync",
 ]
 
+# What a person operates, as the accessibility tree calls it.
+NAMED_ROLES = {"button", "textbox", "slider", "spinbutton", "radio", "checkbox", "combobox", "link", "tab"}
+
 
 class FakeModel:
     """Finds everything ever more likely to the right; a class named "left", to the left. A further shot doubts more."""
@@ -564,6 +567,51 @@ def test_two_visitors_at_once_do_not_mix(app, model, visit):
         _assert_looks_like(_shown_image(page, source), overlay(photo, ramp(photo.size, name) >= threshold))
     # On a phone nothing has to be moved sideways.
     assert second.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_every_control_and_picture_has_a_name(app, model, visit):
+    page = visit()
+    assert page.title()
+    assert page.evaluate("document.documentElement.lang")
+    tree = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
+    shown = [
+        (node["role"]["value"], node.get("name", {}).get("value", "").strip())
+        for node in tree
+        if not node["ignored"] and node["role"]["value"] in NAMED_ROLES
+    ]
+    assert {"button", "textbox", "slider", "radio"} <= {role for role, _ in shown}
+    assert [role for role, name in shown if not name] == []
+    # A picture in a button is told by the button's own name.
+    named = "i => Boolean(i.alt || i.closest('button[aria-label]'))"
+    pictures = page.evaluate(f"[...document.images].filter(i => i.checkVisibility()).map({named})")
+    assert pictures
+    assert all(pictures)
+
+
+def test_the_keyboard_alone_segments_and_moves_the_threshold(app, model, visit):
+    page = visit()
+    photo = app.events.engine.decode_preview(app.events.first_results()[0].preview)
+    source = _source(page)
+    _field(page, "class-name").fill("left")
+    _tab_to(page, "#segment")
+    page.keyboard.press("Enter")
+    _assert_looks_like(_shown_image(page, source), overlay(photo, ramp(photo.size, "left") >= 0.5))
+    source = _source(page)
+    _tab_to(page, "#threshold input[type=range]")
+    before = float(page.locator("#threshold input[type=range]").input_value())
+    page.keyboard.press("ArrowRight")
+    after = float(page.locator("#threshold input[type=range]").input_value())
+    assert after > before
+    _assert_looks_like(_shown_image(page, source), overlay(photo, ramp(photo.size, "left") >= after))
+
+
+def _tab_to(page: Any, selector: str) -> None:
+    """Presses Tab until the element has the focus."""
+    for _ in range(100):
+        page.keyboard.press("Tab")
+        if page.evaluate("s => document.activeElement.matches(s)", selector):
+            return
+    raise AssertionError(f"Tab does not reach {selector}")
 
 
 def _field(page: Any, elem_id: str) -> Any:
