@@ -62,8 +62,8 @@ class DSVLFSConfig(PreTrainedConfig):
         logit_offset: added to the mask's logits, which moves the probability of 0.5 to where mIoU is best.
         calibration: [temperature, bias] that make a calibrated probability of the mask's logits with their offset; None
             where nobody has fitted them (`train/calibrate.py`).
-        min_presence: where less speaks for the class being in the photo (`Segmentation.presence`), its mask is left
-            empty; 0 empties none.
+        min_presence: where less speaks for the class being in the photo (`Segmentation.presence`), the mask by name and
+            supports is left empty; 0 empties none.
         vote_threshold: with K shots, share of the largest vote count at which a pixel is foreground.
         shot_aggregation: how K shots become one mask (see `dsvlfs.aggregation`); "attention" has weights of its own.
 

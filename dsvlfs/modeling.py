@@ -420,7 +420,7 @@ class DSVLFSModel(nn.Module):
             mode: which prompts the mask decoder is given.
             threshold: probability from which on a pixel is foreground, or a shot votes for it.
             min_presence: where the presence is lower, the mask is left empty (see `Segmentation.presence`); None takes
-                the config's, 0 empties none.
+                the config's for masks by name and supports, and 0 for others; 0 empties none.
             aggregation: how K shots become one mask (see `dsvlfs.aggregation`); None takes the config's.
             batch_size: how many photos of a sequence go through the encoders together: more take more memory, and are
                 faster on a GPU, but not on a CPU.

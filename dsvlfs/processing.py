@@ -313,7 +313,8 @@ class DSVLFSProcessor:
         joined = None if joined is None else self._on_photo(joined, valid)[0]
         calibration = Calibration(*self.config.calibration) if self.config.calibration else None
         config, logits = self.config, self._on_photo(logits, valid)
-        return Prediction(logits, size, config.vote_threshold, joined, calibration, fits, config.min_presence)
+        limit = config.min_presence if len(fits) == 2 else 0.0  # fewer signs have another scale
+        return Prediction(logits, size, config.vote_threshold, joined, calibration, fits, limit)
 
     def _on_photo(self, logits: Tensor, valid: tuple[int, int]) -> Tensor:
         side = self.config.image_size

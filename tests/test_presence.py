@@ -34,6 +34,13 @@ def test_a_mode_knows_the_signs_of_its_own_prompts(micro_model, circle):
     assert example == support_fit(features["vision.5"], support.layers[-1], support.masks)
     result = micro_model.segment(circle[0], "circle", support=support)
     assert result.presence == pytest.approx(presence([result.expected_iou, name, example]))
+    micro_model.config.min_presence = 1.0  # for masks by name and supports; the others have fewer signs
+    limited = micro_model.predict(circle[0], "circle", support=support)
+    assert {mode: own.segmentation().is_emptied for mode, own in limited.items()} == {
+        "both": True,
+        "semantic": False,
+        "visual": False,
+    }
     emptied = micro_model.segment(circle[0], "circle", support=support, min_presence=1.0)
     assert emptied.is_emptied
     assert not emptied.mask.any()
