@@ -105,7 +105,7 @@ def ablate(model: DSVLFSModel, episodes: Sequence[Episode], descriptions: Mappin
         description = descriptions.get(episode.class_name) or episode.description
         described += description is not None
         for row, prediction in _predict_rows(model, episode, encode_support(episode), description, channels):
-            mask = prediction.segmentation().mask
+            mask = prediction.segmentation(min_presence=0).mask
             counts[row].append(count_episode(episode.class_name, mask, episode.query_mask, episode.query_ignore))
     if not described:
         notes.append("No class has a description; give them with --descriptions FILE.json.")

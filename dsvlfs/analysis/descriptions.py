@@ -106,7 +106,7 @@ def measure(
         for variant, asked in variants(episode.class_name, texts, rng).items():
             found = model.predict(query, asked.name, support=support, description=asked.description, modes=list(_MODES))
             for mode, prediction in found.items():
-                mask = prediction.segmentation().mask
+                mask = prediction.segmentation(min_presence=0).mask
                 counts[variant, mode].append(
                     count_episode(episode.class_name, mask, episode.query_mask, episode.query_ignore)
                 )

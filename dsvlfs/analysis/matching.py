@@ -60,7 +60,7 @@ def measure(model: DSVLFSModel, episodes: Sequence[Episode]) -> Matching:
         measured = correlation_health(*last[0], target[None].to(model.device))
         health.append(measured.nanmean(dim=0).cpu().numpy())
         for mode, prediction in predictions.items():
-            mask = prediction.segmentation().mask
+            mask = prediction.segmentation(min_presence=0).mask
             counts[mode].append(
                 count_episode(episode.class_name, mask, episode.query_mask, episode.query_ignore, episode.query_others)
             )
