@@ -24,13 +24,24 @@ VIEWS = {"Mask": "mask", "Probability": "probability", "Votes": "votes"}
 # A download starts when its file is ready: the visible button makes it, the hidden one has it.
 TAKE = "() => document.querySelector('#{} a, #{} button, a#{}, button#{}')?.click()"
 
-# Gradio's pictures are buttons without a name: they get that of their block.
-NAME_PICTURES = """
+# Gradio leaves these without a name: they get that of their block.
+NAME_PARTS = """
 () => {
-    const name = () => document.querySelectorAll(".image-container > button:not([aria-label])").forEach((button) => {
-        const label = button.closest(".block")?.querySelector("label")?.innerText;
-        button.setAttribute("aria-label", label?.trim() || "Picture");
+    const label = (part) =>
+        part.closest(".block")?.querySelector("label, [data-testid=block-info]")?.innerText.trim() || "";
+    const each = (parts, change) => document.querySelectorAll(parts).forEach(change);
+    const call = (parts, name) => each(`${parts}:not([aria-label])`, (part) => {
+        if (name(part)) part.setAttribute("aria-label", name(part));
     });
+    const name = () => {
+        each(".image-container > button img[alt='']", (picture) => picture.setAttribute("alt", label(picture)));
+        each("#strip button.thumbnail-item", (button) => button.removeAttribute("aria-label"));  // has a caption
+        each("#support canvas", (canvas) => canvas.setAttribute("role", "img"));
+        call("#support canvas", label);
+        call("#support input[type=range]", () => "Size");
+        call("#support button.color", () => "Color");
+        call("fieldset", label);
+    };
     name();
     new MutationObserver(name).observe(document.body, { childList: true, subtree: true });
 }
@@ -289,7 +300,7 @@ def launch(**options: Any) -> None:
         run_history=False,
         state_session_capacity=200,
         theme=THEME,
-        js=NAME_PICTURES,
+        js=NAME_PARTS,
         **options,
     )
 

@@ -12,6 +12,8 @@ from dsvlfs.efficientnet_lite import EfficientNetLiteConfig
 from dsvlfs.modeling import DSVLFSModel
 from dsvlfs.processing import DSVLFSProcessor
 
+pytest_plugins = ["page_browser"]
+
 WORDS = [
     "[UNK]",
     "[PAD]",

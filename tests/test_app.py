@@ -1,119 +1,30 @@
 """The web page, with a model that needs no weights: its parts, its API, and itself in a browser."""
 
 import importlib
-import io
 import json
 import runpy
-import shutil
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import gradio as gr
 import numpy as np
 import pytest
-import torch
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from page_browser import assert_looks_like, field, fill_box, ramp, shown_image, shown_source, tab_to
 from PIL import Image
 from pycocotools.coco import COCO
 
 from dsvlfs import InputError
 from dsvlfs.descriptions.bank import bank_description
-from dsvlfs.modeling import Support
-from dsvlfs.processing import Prediction
 from dsvlfs.visualization import overlay
-
-CHROMIUM_FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 # What a person operates, as the accessibility tree calls it.
 NAMED_ROLES = {"button", "textbox", "slider", "spinbutton", "radio", "checkbox", "combobox", "link", "tab"}
-
-
-class FakeModel:
-    """Finds everything ever more likely to the right; a class named "left", to the left. A further shot doubts more."""
-
-    def __init__(self) -> None:
-        self.supports: list[Any] = []
-        self.encoded: list[Image.Image] = []
-        self.queries: list[dict[str, Any]] = []
-
-    def encode_support(self, examples: list[Any]) -> Support:
-        self.supports += examples
-        return Support((torch.zeros(1, 1, 1, 1),), torch.zeros(1, 1, 1))
-
-    def encode_query(self, photo: Image.Image) -> Image.Image:
-        self.encoded.append(photo)
-        return photo
-
-    def predict(
-        self, image: Image.Image, class_name: str, *, support: Support | None, description: str | None, modes: list[str]
-    ) -> dict[str, Prediction]:
-        shots = len(support.masks) if support else 1
-        self.queries.append(
-            {"class_name": class_name, "shots": support and shots, "description": description, "modes": modes}
-        )
-        maps = np.stack([ramp(image.size, class_name) * 0.8**shot for shot in range(shots)])
-        return {mode: Prediction(torch.logit(torch.from_numpy(maps), eps=1e-4), image.size, 0.5) for mode in modes}
-
-
-class FakeWriter:
-    def __init__(self, model: FakeModel) -> None:
-        assert isinstance(model, FakeModel)
-
-    def write(self, class_name: str) -> str:
-        return f"A {class_name} has corners."
-
-
-def ramp(size: tuple[int, int], class_name: str = "") -> np.ndarray:
-    """The fake model's probability."""
-    row = np.linspace(0, 1, size[0], dtype=np.float32)
-    return np.tile(row[::-1] if class_name == "left" else row, (size[1], 1))
-
-
-def fill_box(model: object, photo: Image.Image, box: tuple[int, int, int, int]) -> np.ndarray:
-    mask = np.zeros((photo.height, photo.width), dtype=bool)
-    mask[int(box[1]) : int(box[3]), int(box[0]) : int(box[2])] = True
-    return mask
-
-
-@pytest.fixture(scope="module")
-def app() -> Iterator[ModuleType]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
-        patch.syspath_prepend(str(Path(__file__).parents[1]))
-        yield importlib.import_module("app")
-
-
-@pytest.fixture
-def model(app: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeModel]:
-    fake = FakeModel()
-    monkeypatch.setattr(app.events.engine, "load_model", lambda: fake)
-    monkeypatch.setattr(app.events.engine, "CheckpointWriter", FakeWriter)
-    monkeypatch.setattr(app.events, "mask_in_box", fill_box)
-    forget(app)
-    yield fake
-    forget(app)
-
-
-def forget(app: ModuleType) -> None:
-    app.events.first_results.cache_clear()
-    app.events.engine.SUPPORTS.clear()
-    app.events.engine.QUERIES.clear()
-    app.events.engine.DESCRIPTIONS.clear()
 
 
 @pytest.fixture
@@ -352,14 +263,6 @@ def test_examples_are_complete(app):
 # For programs ----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def address(app: ModuleType, model: FakeModel) -> Iterator[str]:
-    """Of the page while it is served."""
-    app.launch(prevent_thread_lock=True, quiet=True)
-    yield app.demo.local_url
-    app.demo.close()
-
-
 def test_programs_call_the_events_by_name(app, model, address, circle, files, tmp_path):
     assert set(app.demo.get_api_info()["named_endpoints"]) == {"/segment", "/describe", "/mask"}
     client = Client(address, verbose=False, download_files=tmp_path / "got")
@@ -423,52 +326,21 @@ def test_eight_clients_at_once_each_get_their_own(app, model, address, files):
 # In a browser ----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = shutil.which("chromium")
-    if path is None:
-        pytest.skip("chromium is not installed")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def visit(chromium: Any, address: str) -> Iterator[Callable[..., Any]]:
-    """Opens the page as another person each time, and waits for the first result."""
-    visitors = []
-
-    def open_page(width: int = 1280, height: int = 900) -> Any:
-        visitors.append(chromium.new_context(viewport={"width": width, "height": height}))
-        page = visitors[-1].new_page()
-        page.set_default_timeout(90_000)
-        page.goto(address)
-        page.locator("#overlay img").wait_for()
-        page.locator("#support canvas").first.wait_for()
-        return page
-
-    yield open_page
-    for visitor in visitors:
-        visitor.close()
-
-
 def test_a_visitor_paints_segments_and_moves_the_threshold(app, model, visit):
     page = visit()
     photo = app.events.engine.decode_preview(app.events.first_results()[0].preview)
-    _assert_looks_like(_shown_image(page, ""), overlay(photo, ramp(photo.size) >= 0.5))
-    assert _field(page, "area").input_value() == "50.0% of the photo"
+    assert_looks_like(shown_image(page, ""), overlay(photo, ramp(photo.size) >= 0.5))
+    assert field(page, "area").input_value() == "50.0% of the photo"
 
-    source = _source(page)
-    _field(page, "class-name").fill("left")
+    source = shown_source(page)
+    field(page, "class-name").fill("left")
     page.locator("#segment").click()
-    _assert_looks_like(_shown_image(page, source), overlay(photo, ramp(photo.size, "left") >= 0.5))
+    assert_looks_like(shown_image(page, source), overlay(photo, ramp(photo.size, "left") >= 0.5))
     np.testing.assert_array_equal(model.supports[-1][1], app.events.EXAMPLES[0].draft().mask)  # through the canvas
 
-    asked, source = len(model.queries), _source(page)
+    asked, source = len(model.queries), shown_source(page)
     page.locator("#threshold input[type=number]").fill("0.75")
-    _assert_looks_like(_shown_image(page, source), overlay(photo, ramp(photo.size, "left") >= 0.75))
+    assert_looks_like(shown_image(page, source), overlay(photo, ramp(photo.size, "left") >= 0.75))
     assert len(model.queries) == asked
 
     with page.expect_response(lambda response: response.request.method == "POST"):
@@ -510,7 +382,7 @@ def test_a_visitor_marks_two_supports_by_a_box_and_takes_the_results_away(app, m
     page.locator("#tools").get_by_label("Brush").check()  # to correct it; the editor has the mask
     page.locator("#support canvas").first.wait_for()
     page.wait_for_timeout(1500)  # the canvas draws its layers
-    _field(page, "class-name").fill("ball")
+    field(page, "class-name").fill("ball")
     page.locator("#segment").click()
     page.wait_for_function("document.querySelector('#area :is(input, textarea)').value.includes('votes of 2')")
     for (photo, mask), (left, top, right, bottom) in zip(
@@ -532,7 +404,7 @@ def test_a_visitor_marks_two_supports_by_a_box_and_takes_the_results_away(app, m
 
 def test_a_visitors_wrong_input_is_a_sentence_on_the_page(app, model, visit, files):
     page = visit()
-    _field(page, "class-name").fill("")
+    field(page, "class-name").fill("")
     page.locator("#segment").click()
     page.get_by_text("Name the class, such as").wait_for()
     with page.expect_file_chooser() as chooser:
@@ -545,7 +417,7 @@ def test_a_visitors_wrong_input_is_a_sentence_on_the_page(app, model, visit, fil
     page.get_by_text("The mask has other proportions").wait_for()
     page.locator("#describe").click()
     page.get_by_text("Name the class first").wait_for()
-    _field(page, "class-name").fill("cube")
+    field(page, "class-name").fill("cube")
     page.locator("#describe").click()
     page.wait_for_function("document.querySelector('#description textarea').value == 'A cube has corners.'")
 
@@ -553,9 +425,9 @@ def test_a_visitors_wrong_input_is_a_sentence_on_the_page(app, model, visit, fil
 def test_two_visitors_at_once_do_not_mix(app, model, visit):
     first, second = visit(), visit(390, 844)
     photo = app.events.engine.decode_preview(app.events.first_results()[0].preview)
-    sources = [_source(page) for page in (first, second)]
+    sources = [shown_source(page) for page in (first, second)]
     for page, name in ((first, "left"), (second, "ball")):
-        _field(page, "class-name").fill(name)
+        field(page, "class-name").fill(name)
     for page in (first, second):
         page.locator("#segment").click()
     second.locator("#threshold input[type=number]").fill("0.25")
@@ -564,7 +436,7 @@ def test_two_visitors_at_once_do_not_mix(app, model, visit):
             "area => document.querySelector('#area :is(input, textarea)').value == area",
             arg=f"{1 - threshold:.1%} of the photo",
         )
-        _assert_looks_like(_shown_image(page, source), overlay(photo, ramp(photo.size, name) >= threshold))
+        assert_looks_like(shown_image(page, source), overlay(photo, ramp(photo.size, name) >= threshold))
     # On a phone nothing has to be moved sideways.
     assert second.evaluate("document.documentElement.scrollWidth") <= 390
 
@@ -591,31 +463,18 @@ def test_every_control_and_picture_has_a_name(app, model, visit):
 def test_the_keyboard_alone_segments_and_moves_the_threshold(app, model, visit):
     page = visit()
     photo = app.events.engine.decode_preview(app.events.first_results()[0].preview)
-    source = _source(page)
-    _field(page, "class-name").fill("left")
-    _tab_to(page, "#segment")
+    source = shown_source(page)
+    field(page, "class-name").fill("left")
+    tab_to(page, "#segment")
     page.keyboard.press("Enter")
-    _assert_looks_like(_shown_image(page, source), overlay(photo, ramp(photo.size, "left") >= 0.5))
-    source = _source(page)
-    _tab_to(page, "#threshold input[type=range]")
+    assert_looks_like(shown_image(page, source), overlay(photo, ramp(photo.size, "left") >= 0.5))
+    source = shown_source(page)
+    tab_to(page, "#threshold input[type=range]")
     before = float(page.locator("#threshold input[type=range]").input_value())
     page.keyboard.press("ArrowRight")
     after = float(page.locator("#threshold input[type=range]").input_value())
     assert after > before
-    _assert_looks_like(_shown_image(page, source), overlay(photo, ramp(photo.size, "left") >= after))
-
-
-def _tab_to(page: Any, selector: str) -> None:
-    """Presses Tab until the element has the focus."""
-    for _ in range(100):
-        page.keyboard.press("Tab")
-        if page.evaluate("s => document.activeElement.matches(s)", selector):
-            return
-    raise AssertionError(f"Tab does not reach {selector}")
-
-
-def _field(page: Any, elem_id: str) -> Any:
-    return page.locator(f"#{elem_id} :is(input, textarea)")
+    assert_looks_like(shown_image(page, source), overlay(photo, ramp(photo.size, "left") >= after))
 
 
 def _wait_for(page: Any, holds: Callable[[], bool]) -> None:
@@ -625,10 +484,6 @@ def _wait_for(page: Any, holds: Callable[[], bool]) -> None:
             return
         page.wait_for_timeout(100)
     raise AssertionError("it never held")
-
-
-def _source(page: Any) -> str:
-    return page.locator("#overlay img").get_attribute("src")
 
 
 def _click_photo(page: Any, size: tuple[int, int], point: tuple[int, int]) -> None:
@@ -645,17 +500,3 @@ def _click_photo(page: Any, size: tuple[int, int], point: tuple[int, int]) -> No
     image.click(position={"x": left + scale * point[0], "y": top + scale * point[1]})
     page.wait_for_function("s => document.querySelector('#clickable img').src != s", arg=source)
     page.wait_for_timeout(500)
-
-
-def _shown_image(page: Any, before: str) -> Image.Image:
-    """The overlay's picture, once it is another than `before`."""
-    shown = page.locator(f"#overlay img:not([src='{before}'])")
-    shown.wait_for()
-    return Image.open(io.BytesIO(page.request.get(shown.evaluate("image => image.src")).body()))
-
-
-def _assert_looks_like(image: Image.Image, expected: Image.Image) -> None:
-    """Equal but for JPEG's losses."""
-    assert image.size == expected.size
-    difference = np.abs(np.asarray(image.convert("RGB"), dtype=int) - np.asarray(expected, dtype=int))
-    assert difference.mean() < 4
