@@ -15,16 +15,13 @@ import numpy as np
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
-from page_browser import assert_looks_like, field, fill_box, ramp, shown_image, shown_source, tab_to
+from page_browser import assert_looks_like, field, fill_box, ramp, shown_image, shown_source
 from PIL import Image
 from pycocotools.coco import COCO
 
 from dsvlfs import InputError
 from dsvlfs.descriptions.bank import bank_description
 from dsvlfs.visualization import overlay
-
-# What a person operates, as the accessibility tree calls it.
-NAMED_ROLES = {"button", "textbox", "slider", "spinbutton", "radio", "checkbox", "combobox", "link", "tab"}
 
 
 @pytest.fixture
@@ -439,42 +436,6 @@ def test_two_visitors_at_once_do_not_mix(app, model, visit):
         assert_looks_like(shown_image(page, source), overlay(photo, ramp(photo.size, name) >= threshold))
     # On a phone nothing has to be moved sideways.
     assert second.evaluate("document.documentElement.scrollWidth") <= 390
-
-
-def test_every_control_and_picture_has_a_name(app, model, visit):
-    page = visit()
-    assert page.title()
-    assert page.evaluate("document.documentElement.lang")
-    tree = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
-    shown = [
-        (node["role"]["value"], node.get("name", {}).get("value", "").strip())
-        for node in tree
-        if not node["ignored"] and node["role"]["value"] in NAMED_ROLES
-    ]
-    assert {"button", "textbox", "slider", "radio"} <= {role for role, _ in shown}
-    assert [role for role, name in shown if not name] == []
-    # A picture in a button is told by the button's own name.
-    named = "i => Boolean(i.alt || i.closest('button[aria-label]'))"
-    pictures = page.evaluate(f"[...document.images].filter(i => i.checkVisibility()).map({named})")
-    assert pictures
-    assert all(pictures)
-
-
-def test_the_keyboard_alone_segments_and_moves_the_threshold(app, model, visit):
-    page = visit()
-    photo = app.events.engine.decode_preview(app.events.first_results()[0].preview)
-    source = shown_source(page)
-    field(page, "class-name").fill("left")
-    tab_to(page, "#segment")
-    page.keyboard.press("Enter")
-    assert_looks_like(shown_image(page, source), overlay(photo, ramp(photo.size, "left") >= 0.5))
-    source = shown_source(page)
-    tab_to(page, "#threshold input[type=range]")
-    before = float(page.locator("#threshold input[type=range]").input_value())
-    page.keyboard.press("ArrowRight")
-    after = float(page.locator("#threshold input[type=range]").input_value())
-    assert after > before
-    assert_looks_like(shown_image(page, source), overlay(photo, ramp(photo.size, "left") >= after))
 
 
 def _wait_for(page: Any, holds: Callable[[], bool]) -> None:
