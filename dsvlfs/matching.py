@@ -216,6 +216,7 @@ class DenseMatcher(nn.Module):
         else:
             x, sums, maxima = first.conv.stream(correlation, reduce=self.priors)
         remake = torch.is_grad_enabled() and not correlation.is_small
+        del correlation  # and with it the room for its parts
         for before, block in itertools.pairwise(self.blocks):
             if remake:
                 x = _remade(lambda x, a=before, b=block: b.conv(a.activate(x)), x)
