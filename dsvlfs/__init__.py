@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .bases import BaseNotAvailableError
     from .configuration import DSVLFSConfig
+    from .encoded import Query, Support
     from .errors import InputError
-    from .modeling import DSVLFSModel, Query, Support
+    from .modeling import DSVLFSModel
     from .processing import DSVLFSProcessor, Segmentation
 
 __all__ = [
@@ -28,9 +29,9 @@ _HOMES = {
     "DSVLFSModel": "modeling",
     "DSVLFSProcessor": "processing",
     "InputError": "errors",
-    "Query": "modeling",
+    "Query": "encoded",
     "Segmentation": "processing",
-    "Support": "modeling",
+    "Support": "encoded",
 }
 
 

@@ -17,6 +17,7 @@ from .errors import InputError
 from .metrics import EpisodeCounts, SegmentationMetrics, count_episode, known_mean, predicted_tile
 from .processes import failing_together, gather, join_processes
 from .processing import Segmentation
+from .recent import Recent
 
 # Files list episodes by class, so that the supports that come again are among the latest.
 _SUPPORTS_KEPT = 32
@@ -31,15 +32,11 @@ class SupportCache:
 
     def __init__(self, encode: Callable[[Sequence[Example]], Any]) -> None:
         self._encode = encode
-        self._supports: dict[tuple[str, ...], Any] = {}
+        self._supports: Recent[Any] = Recent(_SUPPORTS_KEPT)
 
     def __call__(self, episode: Episode) -> Any:
         """The episode's support, encoded once for the episodes that share it."""
-        if episode.support_ids not in self._supports:
-            if len(self._supports) == _SUPPORTS_KEPT:
-                del self._supports[next(iter(self._supports))]
-            self._supports[episode.support_ids] = self._encode(episode.support)
-        return self._supports[episode.support_ids]
+        return self._supports.get(episode.support_ids, lambda: self._encode(episode.support))
 
 
 class Segmenter(Protocol):

@@ -79,10 +79,6 @@ class SemanticGrounding(nn.Module):
         Returns:
             (batch, prompt_dim, size, size).
         """
-        return self.dense_prompt(self.cosine(prompt, layers, size))
-
-    def dense_prompt(self, cosine: Tensor) -> Tensor:
-        """What a map of cosines (batch, size, size) adds to the dense prompt (batch, prompt_dim, size, size)."""
-        cosine = cosine[:, None]
+        cosine = self.cosine(prompt, layers, size)[:, None]
         # How well it fits at all, and where in this photo it fits best.
         return self.to_prompt(torch.cat([cosine, F.instance_norm(cosine)], dim=1))

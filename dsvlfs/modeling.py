@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -17,6 +17,7 @@ from .aggregation import AGGREGATIONS, Aggregation, ShotAttention, support_evide
 from .assembly import layer_channels, load_image_base, load_llava
 from .checkpoint_files import checkpoint_folder, read_config, read_tensors, write_tensors
 from .configuration import DSVLFSConfig
+from .encoded import Asked, Query, Shots, Support
 from .errors import InputError
 from .grounding import SemanticGrounding
 from .image_encoder import ImageEncoder
@@ -30,69 +31,6 @@ from .semantic_encoder import Question, SemanticEncoder
 
 Mode = Literal["both", "semantic", "visual"]
 MODES: tuple[Mode, ...] = ("both", "semantic", "visual")
-
-
-@dataclass(frozen=True)
-class Support:
-    """K encoded support photos.
-
-    Args:
-        layers: (K, channels, height, width) of each correlation layer, on the support grid.
-        masks: (K, height, width), foreground in [0, 1].
-    """
-
-    layers: tuple[Tensor, ...]
-    masks: Tensor
-
-
-@dataclass(frozen=True)
-class Shots:
-    """A query's supports, each compared with it.
-
-    Args:
-        support: the K of them.
-        match: of the query with each.
-        prompts: (K, prompt_dim, size, size), the visual prompt of each alone.
-    """
-
-    support: Support
-    match: Match
-    prompts: Tensor
-
-    def __getitem__(self, places: list[int]) -> "Shots":
-        """Some of them."""
-        support = Support(tuple(layer[places] for layer in self.support.layers), self.support.masks[places])
-        return Shots(support, self.match[places], self.prompts[places])
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a query is decoded with beside its shots.
-
-    Args:
-        embedding: (1, prompt_dim, height, width) of the query.
-        semantic: (1, prompt_dim) of the class; None where the name is left out.
-        grounded: (1, prompt_dim, height, width), what that adds to the dense prompt; comes with `semantic`.
-    """
-
-    embedding: Tensor
-    semantic: Tensor | None = None
-    grounded: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Query:
-    """An encoded query photo; like a `Support`, it holds frozen features alone, and stays right while a model trains.
-
-    Args:
-        features: a tensor a name with a batch dimension of one, from `DSVLFSModel.frozen_features`.
-        valid: (width, height) of the photo inside the encoder's square, in pixels.
-        size: (width, height) of the photo.
-    """
-
-    features: dict[str, Tensor]
-    valid: tuple[int, int]
-    size: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -352,9 +290,8 @@ class DSVLFSModel(nn.Module):
         encoded = []
         for photo, mask in examples:
             view, square = self.processor.support_view(photo, mask)
-            encoded.append(self.support_features(self.frozen_features(view), square))
-        layers = tuple(torch.cat(layer) for layer in zip(*(layers for layers, _ in encoded)))
-        return Support(layers, torch.cat([mask for _, mask in encoded]))
+            encoded.append(Support(*self.support_features(self.frozen_features(view), square)))
+        return Support.join(encoded)
 
     @overload
     def encode_query(self, photos: Photo) -> Query: ...
@@ -484,29 +421,42 @@ class DSVLFSModel(nn.Module):
         features = query.features
         by_support = Asked(self.image_embedding(features))
         size = by_support.embedding.shape[-1]
-        by_name, shots, fit_of_name, fit_of_support = by_support, None, None, None
+        by_name, shots = by_support, None
         if any(mode != "visual" for mode in modes):
             semantic = sum(
                 weight * self.semantic_encoder.prompt(features["tokens"], question) for weight, question in texts
             )
-            grounded = None
-            if self.grounding is not None:
-                named = [features[name] for name in self.config.grounding_layers]
-                cosine = self.grounding.cosine(semantic, named, size)
-                grounded, fit_of_name = self.grounding.dense_prompt(cosine), float(cosine.max())
+            grounded = self.ground(features, semantic, size) if self.grounding is not None else None
             by_name = Asked(by_support.embedding, semantic, grounded)
         if support is not None and any(mode != "semantic" for mode in modes):
             shots = self.compare(features, support, size)
-            deepest = features[self.config.correlation_layers[-1]]
-            fit_of_support = support_fit(deepest, support.layers[-1], support.masks)
         predictions = {}
         for mode in modes:
-            asked = by_support if mode == "visual" else by_name
-            logits, joined = self.decode(asked, None if mode == "semantic" else shots, aggregation)
-            fits = (None if mode == "visual" else fit_of_name, None if mode == "semantic" else fit_of_support)
-            known = tuple(fit for fit in fits if fit is not None)
-            predictions[mode] = self.processor.prediction(logits, query.valid, query.size, joined, known)
+            asked, shown = by_support if mode == "visual" else by_name, None if mode == "semantic" else shots
+            logits, joined = self.decode(asked, shown, aggregation)
+            found = self.processor.prediction(logits, query.valid, query.size, joined)
+            predictions[mode] = self._with_fits(found, query, asked, shown)
         return predictions
+
+    def _with_fits(self, found: Prediction, query: Query, asked: Asked, shots: Shots | None) -> Prediction:
+        """A prediction that knows how well what its mask covers fits the name and the supports it was asked by; as it
+        is where nothing says how far its probability can be believed."""
+        if found.calibration is None:
+            return found
+        config, features, fits = self.config, query.features, []
+        width, height = query.valid
+        covered = torch.zeros(1, config.image_size, config.image_size, device=self.device)
+        covered[0, :height, :width] = torch.from_numpy(found.calibrated(query.valid))
+        if asked.grounded is not None:
+            named = [features[name] for name in config.grounding_layers]
+            on_grid = F.adaptive_avg_pool2d(covered, asked.grounded.shape[-1])
+            look = self.grounding.look(named, on_grid)
+            fits.append(float(F.cosine_similarity(look, asked.semantic.to(look))))
+        if shots is not None:
+            deepest, support = features[config.correlation_layers[-1]], shots.support
+            fits.append(support_fit(deepest, covered, support.layers[-1], support.masks))
+        limit = config.min_presence if len(fits) == 2 else 0.0  # fewer signs have another scale
+        return replace(found, fits=tuple(fits), min_presence=limit)
 
     def _texts(self, class_name: str, description: str | None) -> list[tuple[float, Question]]:
         """The questions to ask for a class, and the weight of each one's prompt.
@@ -539,14 +489,20 @@ class DSVLFSModel(nn.Module):
         match = self.match(features, support.layers, support.masks, size)
         return Shots(support, match, self.matcher.prompt(match))
 
-    def decode(self, asked: Asked, shots: Shots | None, aggregation: Aggregation) -> tuple[Tensor, Tensor | None]:
+    def decode(
+        self, asked: Asked, shots: Shots | None, aggregation: Aggregation, logits: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """The mask decoder's answer to a query.
+
+        Args:
+            logits: of each shot alone, where they are known.
 
         Returns:
             Logits (max(K, 1), height, width), one map a shot; and what the shots say together (1, height, width), or
             None where it is their votes, or the one shot's own.
         """
-        logits = self._decode(asked, None if shots is None else shots.prompts)
+        if logits is None:
+            logits = self._decode(asked, None if shots is None else shots.prompts)
         if len(logits) == 1 or aggregation == "votes":
             return logits, None
         if aggregation == "logits":

@@ -61,7 +61,7 @@ class Prediction:
         vote_threshold: share of the largest vote count at which a pixel is foreground.
         joined: float32 (h, w), what the shots say together where they do not vote; None where they do.
         calibration: of the logits; None where there is none.
-        fits: how well the best position of the photo fits the name, the supports, or each: cosines.
+        fits: how well what the mask covers fits the name, the supports, or each: cosines.
         min_presence: where the presence is lower, a mask is left empty unless asked otherwise.
     """
 
@@ -301,20 +301,13 @@ class DSVLFSProcessor:
         return Question(ids, attention, labels, semantic)
 
     def prediction(
-        self,
-        logits: Tensor,
-        valid: tuple[int, int],
-        size: tuple[int, int],
-        joined: Tensor | None = None,
-        fits: tuple[float, ...] = (),
+        self, logits: Tensor, valid: tuple[int, int], size: tuple[int, int], joined: Tensor | None = None
     ) -> Prediction:
         """Logits (maps, h, w), and (1, h, w) of what they say together, on the square query view, brought back to the
-        photo; `valid` and `size` are its view's, `fits` are the prediction's."""
+        photo; `valid` and `size` are its view's."""
         joined = None if joined is None else self._on_photo(joined, valid)[0]
         calibration = Calibration(*self.config.calibration) if self.config.calibration else None
-        config, logits = self.config, self._on_photo(logits, valid)
-        limit = config.min_presence if len(fits) == 2 else 0.0  # fewer signs have another scale
-        return Prediction(logits, size, config.vote_threshold, joined, calibration, fits, limit)
+        return Prediction(self._on_photo(logits, valid), size, self.config.vote_threshold, joined, calibration)
 
     def _on_photo(self, logits: Tensor, valid: tuple[int, int]) -> Tensor:
         side = self.config.image_size

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
 
 import dsvlfs
@@ -100,8 +99,7 @@ def encode_supports(pairs: Sequence[SupportPair]) -> Support:
     """Encodes each pair, or remembers it."""
     model = load_model()
     shots = [SUPPORTS.get(digest(*pair), lambda pair=pair: model.encode_support([pair])) for pair in pairs]
-    layers = tuple(torch.cat(layer) for layer in zip(*(shot.layers for shot in shots)))
-    return type(shots[0])(layers, torch.cat([shot.masks for shot in shots]))
+    return type(shots[0]).join(shots)
 
 
 def predict(

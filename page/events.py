@@ -325,7 +325,7 @@ def call_segment(
         support_masks: their masks, in the same order; white, or whatever is not zero, is the object.
         description: what the class looks like; may be empty.
         prompts: "both", "semantic" (the name) or "visual" (the supports).
-        threshold: probability from which on a support votes for a pixel.
+        threshold: probability from which on a pixel is foreground, or a support votes for it.
 
     Returns:
         Masks (PNG, 0 and 255, in the photos' own size), overlays, a COCO JSON of all masks, and for each photo its

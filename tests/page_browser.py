@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dsvlfs.modeling import Support
+from dsvlfs import Support
 from dsvlfs.processing import Prediction
 
 CHROMIUM_FLAGS = [

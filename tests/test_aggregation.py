@@ -8,7 +8,8 @@ from conftest import build_micro_model
 from dsvlfs import InputError
 from dsvlfs.aggregation import AGGREGATIONS, ShotAttention, support_evidence
 from dsvlfs.checkpoint_files import write_tensors
-from dsvlfs.modeling import DSVLFSModel, Support
+from dsvlfs.encoded import Support
+from dsvlfs.modeling import DSVLFSModel
 
 
 def _random_attention() -> ShotAttention:

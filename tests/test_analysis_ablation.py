@@ -9,9 +9,10 @@ import torch
 from drawn_packs import draw_episodes
 
 from dsvlfs import InputError
-from dsvlfs.analysis.ablation import WHOLE, Row, ablate, read_descriptions, report, silenced, without_lora
+from dsvlfs.analysis.ablation import WHOLE, Row, ablate, report, silenced, without_lora
 from dsvlfs.cli import main
 from dsvlfs.data.episodes import load_episodes
+from dsvlfs.descriptions.given import read_descriptions
 from dsvlfs.evaluation import evaluate
 from dsvlfs.matching import DenseMatcher
 

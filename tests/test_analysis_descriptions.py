@@ -9,6 +9,7 @@ from drawn_packs import draw_episodes
 from dsvlfs.analysis.descriptions import RIGHT, measure, report, variants
 from dsvlfs.cli import main
 from dsvlfs.data.episodes import load_episodes
+from dsvlfs.descriptions.spoiled import Spoiler
 
 TEXTS = {"circle": "red round shape", "square": "blue shape"}
 
@@ -19,7 +20,7 @@ def root(tmp_path):
 
 
 def test_each_variant_changes_what_it_says():
-    asked = variants("circle", TEXTS, np.random.default_rng(0))
+    asked = _variants(TEXTS)
     assert next(iter(asked)) == RIGHT
     assert asked[RIGHT] == ("circle", "red round shape")
     assert asked["name only"] == ("circle", None)
@@ -29,8 +30,12 @@ def test_each_variant_changes_what_it_says():
     assert asked["right, then another's"] == ("circle", "red round shape blue shape")
     assert len(asked["noise words"].description.split()) == 3
     long = {"circle": "round " * 200, "square": "blue " * 300}
-    assert len(variants("circle", long, np.random.default_rng(0))["right, then another's"].description) == 2000
-    assert asked == variants("circle", TEXTS, np.random.default_rng(0))
+    assert len(_variants(long)["right, then another's"].description) == 2000
+    assert asked == _variants(TEXTS)
+
+
+def _variants(texts):
+    return variants("circle", texts["circle"], Spoiler(texts), np.random.default_rng(0))
 
 
 def test_rows_are_what_the_model_predicts(micro_model, root):

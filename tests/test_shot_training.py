@@ -121,6 +121,21 @@ def test_only_the_attention_learns_and_the_checkpoint_keeps_its_settings(trained
     assert len(losses) == 4
 
 
+def test_what_goes_on_with_one_support_keeps_the_attention(trained, tmp_path):
+    train_micro.run(*_options(trained, tmp_path / "shots"))
+    start, options = (
+        tmp_path / "shots" / "final",
+        ["--config", trained / "whole.yaml", "--data-root", trained / "packs"],
+    )
+    train_micro.run(*options, "--cache", trained / "cache", "--out", tmp_path / "run", "--start-from", start)
+    before, after = (load_file(folder / "model.safetensors") for folder in (start, tmp_path / "run" / "final"))
+    assert before.keys() == after.keys()
+    changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+    assert {"matcher", "mask_decoder"} <= {name.split(".")[0] for name in changed}
+    assert not any(name.startswith("shot_attention.") for name in changed)
+    assert read_config(tmp_path / "run" / "final").shot_aggregation == "attention"
+
+
 def test_a_resumed_run_is_the_whole_one(trained, tmp_path, monkeypatch):
     train_micro.run(*_options(trained, tmp_path / "whole"))
     step, calls = train_micro.train.Trainer.step, []

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import paper_like
 import pytest
 import torch
 import train_micro
@@ -321,8 +322,13 @@ def test_a_run_can_start_from_a_checkpoint(cache, packs, tmp_path):
 def test_a_checkpoint_of_another_model_is_no_start(cache, packs, tmp_path):
     save_file({"embed_tokens.weight": torch.zeros(2)}, tmp_path / "model.safetensors")
     (tmp_path / "settings.yaml").write_text(WHOLE)
-    with pytest.raises(InputError, match="does not fit"):
-        _train(cache, packs, tmp_path / "run", "--start-from", tmp_path, config=tmp_path / "settings.yaml")
+    for config, message in (
+        (build_micro_model().config, "does not fit"),
+        (paper_like.config(), "not of the size tiny"),
+    ):
+        config.save_pretrained(tmp_path)
+        with pytest.raises(InputError, match=message):
+            _train(cache, packs, tmp_path / "run", "--start-from", tmp_path, config=tmp_path / "settings.yaml")
 
 
 def test_packs_are_validated_on_files_of_episodes(cache, packs, tmp_path):

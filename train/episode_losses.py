@@ -21,21 +21,29 @@ def build_model(config: TrainingConfig, accelerator: Accelerator, start: Path | 
     frozen matrices in bf16.
 
     Args:
-        start: folder of a checkpoint whose weights, and where `learns_shots` whose settings too, are the model's.
+        start: folder of a checkpoint whose weights and settings are the model's; its attention over the shots learns
+            where `learns_shots`, and is kept as it is elsewhere.
 
     Raises:
-        InputError: the checkpoint is missing or damaged, or there is none where `learns_shots`.
+        InputError: the checkpoint is missing, damaged or of another size, or there is none where `learns_shots`.
         BaseNotAvailableError: a base cannot be had.
     """
     if config.learns_shots and start is None:
         raise InputError("The attention over the shots is trained on top of a checkpoint; name it with --start-from.")
-    settings = read_config(start) if config.learns_shots else getattr(DSVLFSConfig, config.size)()
+    settings = getattr(DSVLFSConfig, config.size)()
+    if start is not None:
+        needs_neck = bool(settings.embedding_layers)
+        settings = read_config(start)
+        if bool(settings.embedding_layers) != needs_neck:
+            raise InputError(f"The checkpoint {start} is not of the size {config.size}; name another, or its size.")
     with accelerator.local_main_process_first():  # fetches and converts bases, once
         model = DSVLFSModel(settings)
     if start is not None:
         model.load_trained(start / "model.safetensors")
     if config.learns_shots and model.shot_attention is None:
         model.add_shot_attention()
+    elif model.shot_attention is not None:
+        model.shot_attention.requires_grad_(config.learns_shots)
     set_precision(model, accelerator.mixed_precision)
     if config.gradient_checkpointing:
         language_model = model.semantic_encoder.llava.model.language_model

@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -18,12 +17,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..data.episodes import Episode
-from ..data.photos import read_json
-from ..errors import InputError
+from ..descriptions.given import read_descriptions
+from ..encoded import Support
 from ..evaluation import SupportCache
 from ..matching import DenseMatcher
 from ..metrics import EpisodeCounts, SegmentationMetrics, count_episode
-from ..modeling import DSVLFSModel, Mode, Support
+from ..modeling import DSVLFSModel, Mode
 from ..processing import Prediction
 from ..semantic_encoder import SemanticEncoder
 from .plots import MODE_COLOURS, Bar, draw_bars
@@ -70,18 +69,6 @@ def run(model: DSVLFSModel, episodes: Sequence[Episode], arguments: argparse.Nam
     """
     descriptions = read_descriptions(arguments.descriptions) if arguments.descriptions else {}
     return report(ablate(model, episodes, descriptions), len(episodes))
-
-
-def read_descriptions(file: Path) -> dict[str, str]:
-    """Reads descriptions by class name from a JSON file.
-
-    Raises:
-        InputError: it cannot be read, or a description is no text.
-    """
-    content = read_json(file)
-    if wrong := [name for name, text in content.items() if not isinstance(text, str)]:
-        raise InputError(f"The description of '{wrong[0]}' in {file} is no text; give {{class name: text}}.")
-    return content
 
 
 @torch.inference_mode()

@@ -11,12 +11,12 @@ from tqdm import tqdm
 
 from ..data.episodes import Episode
 from ..descriptions.bank import bank_description, bank_names
+from ..descriptions.given import read_descriptions
+from ..descriptions.spoiled import SPOILINGS, Spoiler
 from ..errors import InputError
 from ..evaluation import SupportCache
 from ..metrics import EpisodeCounts, SegmentationMetrics, count_episode
 from ..modeling import DSVLFSModel, Mode
-from ..processing import MAX_DESCRIPTION
-from .ablation import read_descriptions
 from .plots import MODE_COLOURS, Bar, draw_bars
 from .report import Report, Table
 
@@ -55,32 +55,24 @@ def run(model: DSVLFSModel, episodes: Sequence[Episode], arguments: argparse.Nam
     return report(measure(model, described, texts), len(described), len(episodes))
 
 
-def variants(name: str, texts: Mapping[str, str], rng: np.random.Generator) -> dict[str, Asked]:
+def variants(name: str, text: str, spoiler: Spoiler, rng: np.random.Generator) -> dict[str, Asked]:
     """The ways to ask for a class.
 
     Args:
-        name: of the class.
-        texts: descriptions by class name, of at least two classes, `name` among them.
+        name, text: of the class.
+        spoiler: of the descriptions, this one among them.
         rng: draws the other class and the noise.
 
     Returns:
         By what is done to the description; the first is right.
     """
-    right = texts[name]
-    others = [other for other in texts if other != name]
-    other = others[rng.integers(len(others))]
-    every = (*texts.values(), *map(bank_description, bank_names()))
-    vocabulary = sorted({word for text in every for word in text.split()} - {*name.split()})
-    noise = " ".join(rng.choice(vocabulary, len(right.split())))
-    words = right.split()
+    other = spoiler.other(text, rng)
+    spoiled = {how: spoiler.spoil(text, how, name=name, other=other, rng=rng) for how in SPOILINGS}
     return {
-        RIGHT: Asked(name, right),
+        RIGHT: Asked(name, text),
         "name only": Asked(name, None),
-        "first third": Asked(name, " ".join(words[: max(1, len(words) // 3)])),
-        "noise words": Asked(name, noise),
-        "right, then another's": Asked(name, f"{right} {texts[other]}"[:MAX_DESCRIPTION]),
-        "another's": Asked(name, texts[other]),
-        "another's, and its name": Asked(other, texts[other]),
+        **{how: Asked(name, own) for how, own in spoiled.items()},
+        "another's, and its name": Asked(other, spoiled["another's"]),
     }
 
 
@@ -99,11 +91,12 @@ def measure(
         InputError: an episode's photo or mask cannot be used.
     """
     encode_support = SupportCache(model.encode_support)
+    spoiler = Spoiler(texts, map(bank_description, bank_names()))
     counts: dict[tuple[str, Mode], list[EpisodeCounts]] = defaultdict(list)
     for number, episode in enumerate(tqdm(episodes, unit="episode")):
         query, support = model.encode_query(episode.query), encode_support(episode)
         rng = np.random.default_rng((_SEED, number))
-        for variant, asked in variants(episode.class_name, texts, rng).items():
+        for variant, asked in variants(episode.class_name, texts[episode.class_name], spoiler, rng).items():
             found = model.predict(query, asked.name, support=support, description=asked.description, modes=list(_MODES))
             for mode, prediction in found.items():
                 mask = prediction.segmentation(min_presence=0).mask

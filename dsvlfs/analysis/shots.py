@@ -16,9 +16,10 @@ from tqdm import tqdm
 
 from ..aggregation import AGGREGATIONS, Aggregation
 from ..data.episodes import Episode, Example, load_episodes
+from ..encoded import Asked, Support
 from ..errors import InputError
 from ..metrics import EpisodeCounts, SegmentationMetrics, count_episode
-from ..modeling import Asked, DSVLFSModel, Mode, Support
+from ..modeling import DSVLFSModel, Mode
 from .plots import as_picture, new_figure
 from .report import Report, Table
 
@@ -150,13 +151,12 @@ class _Query:
             if model.grounding is not None:
                 grounded = model.ground(features, semantic, embedding.shape[-1])
         self.asked = Asked(embedding, semantic, grounded)
-        layers = tuple(torch.cat(layer) for layer in zip(*(support.layers for support in supports)))
-        support = Support(layers, torch.cat([support.masks for support in supports]))
-        self.shots = model.compare(features, support, embedding.shape[-1])
+        self.shots = model.compare(features, Support.join(supports), embedding.shape[-1])
+        self.logits, _ = model.decode(self.asked, self.shots, "votes")
 
     def count(self, places: list[int], aggregation: Aggregation) -> EpisodeCounts:
         """Aggregates some of the supports, and compares the mask with the target."""
-        logits, joined = self.model.decode(self.asked, self.shots[places], aggregation)
+        logits, joined = self.model.decode(self.asked, self.shots[places], aggregation, self.logits[places])
         found = self.model.processor.prediction(logits, self.query.valid, self.query.size, joined)
         mask = found.segmentation(min_presence=0).mask
         episode = self.episode

@@ -24,7 +24,7 @@ except ImportError as error:
     raise InputError("This analysis needs scikit-learn; install it with: pip install 'dsvlfs[analyze]'") from error
 
 _SEED = 2503_04006
-_LIMITS = (0.0, 0.2, 0.25, 0.3, 0.35)
+_LIMITS = (0.0, 0.1, 0.15, 0.2, 0.25)
 _RESAMPLES = 1000
 
 
