@@ -5,7 +5,8 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
-from torch import nn
+from accelerate.utils import align_module_device
+from torch import Tensor, nn
 from transformers import Dinov2Model, LlamaForCausalLM, LlavaConfig, LlavaForConditionalGeneration, SamModel
 from transformers.initialization import no_init_weights
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
@@ -36,11 +37,21 @@ def load_image_base(config: DSVLFSConfig, decoder: MaskDecoder, options: Mapping
     if config.embedding_layers:
         return load_base(Dinov2Model, config.image_base, **options)
     sam = load_base(SamModel, config.image_base, **options)
-    decoder.decoder.load_state_dict(sam.mask_decoder.state_dict(), strict=False)  # all but the head of qualities
-    decoder.position.load_state_dict(sam.shared_image_embedding.state_dict())
+    decoder.decoder.load_state_dict(_fetched(sam.mask_decoder), strict=False)  # all but the head of qualities
+    decoder.position.load_state_dict(_fetched(sam.shared_image_embedding))
     with torch.no_grad():
-        decoder.no_visual_prompt.copy_(sam.prompt_encoder.no_mask_embed.weight[0])
+        decoder.no_visual_prompt.copy_(_fetched(sam.prompt_encoder)["no_mask_embed.weight"][0])
     return sam.vision_encoder
+
+
+def _fetched(part: nn.Module) -> dict[str, Tensor]:
+    """The state of a part, some of whose modules accelerate may have offloaded."""
+    state = {}
+    for path, module in part.named_modules():
+        with align_module_device(module):
+            own = {name: tensor.clone() for name, tensor in module.state_dict().items() if "." not in name}
+        state |= {f"{path}.{name}" if path else name: tensor for name, tensor in own.items()}
+    return state
 
 
 def load_llava(

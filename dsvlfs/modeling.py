@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from huggingface_hub import HfApi
 from torch import Tensor, nn
-from transformers import AutoModel
+from transformers import AutoModel, PreTrainedModel
 
 from .aggregation import AGGREGATIONS, Aggregation, ShotAttention, support_evidence
 from .assembly import layer_channels, load_image_base, load_llava
@@ -148,8 +148,8 @@ class DSVLFSModel(nn.Module):
         """`frozen_features` of several photos, whose views' pixels are (batch, 3, size, size)."""
         with torch.no_grad():
             image, tower = self.image_encoder.backbone, self.semantic_encoder.vision_tower
-            features = self.image_encoder(image_pixels.to(image.device, image.dtype))
-            features |= self.semantic_encoder.encode_photo(vlm_pixels.to(tower.device, tower.dtype))
+            features = self.image_encoder(_as_read_by(image, image_pixels))
+            features |= self.semantic_encoder.encode_photo(_as_read_by(tower, vlm_pixels))
             return {name: tensor.to(self.device) for name, tensor in features.items()}
 
     def support_features(self, features: dict[str, Tensor], mask: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
@@ -628,3 +628,8 @@ class DSVLFSModel(nn.Module):
                 "both from the same place."
             )
         self.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in state.items()}, strict=False)
+
+
+def _as_read_by(base: PreTrainedModel, pixels: Tensor) -> Tensor:
+    """Pixels in a base's precision and where it is; what is offloaded fetches them itself."""
+    return pixels.to(pixels.device if base.device.type == "meta" else base.device, base.dtype)

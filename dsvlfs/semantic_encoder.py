@@ -8,7 +8,11 @@ from itertools import chain
 
 import torch
 import torch.nn.functional as F
-from peft import LoraConfig, get_peft_model
+from accelerate.hooks import remove_hook_from_module
+from accelerate.utils import align_module_device
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -83,6 +87,7 @@ class SemanticEncoder(nn.Module):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that v6 drops
             self.vlm = get_peft_model(llava, adapters)
+        _keep_trained_loaded(self.vlm)
         self.llava.model.multi_modal_projector.requires_grad_(train_projector)
         self.stages = tuple(stages)
         width = llava.config.text_config.hidden_size
@@ -107,9 +112,10 @@ class SemanticEncoder(nn.Module):
     @property
     def reads_photo(self) -> bool:
         """Whether the answer depends on the photo: not where the projector's last matrix is nought, whose output is
-        then its bias, whatever it is given. True where the matrix is divided among processes and not here."""
+        then its bias, whatever it is given. True where the matrix is not here: divided among processes, or
+        offloaded."""
         weight = self.llava.model.multi_modal_projector.linear_2.weight
-        return weight.numel() == 0 or bool(weight.any())
+        return weight.is_meta or weight.numel() == 0 or bool(weight.any())
 
     @property
     def vision_tower(self) -> PreTrainedModel:
@@ -216,6 +222,31 @@ class SemanticEncoder(nn.Module):
         """`read`, then `project`: the semantic prompt and the text loss."""
         state, text_loss = self.read(tokens, question)
         return self.project(state), text_loss
+
+
+def _keep_trained_loaded(vlm: PeftModel) -> None:
+    """Where accelerate has offloaded a base, peft makes what is trained beside it without memory, and loading it would
+    change nothing: here it gets its values, where the base computes."""
+    for module in vlm.modules():
+        if isinstance(module, LoraLayer):
+            base = module.get_base_layer()
+        elif isinstance(module, ModulesToSaveWrapper):
+            base = module.original_module
+        else:
+            continue
+        if not hasattr(base, "_hf_hook") or not any(parameter.is_meta for parameter in base.parameters()):
+            continue
+        device = base._hf_hook.execution_device
+        if isinstance(module, LoraLayer):
+            for part in (module.lora_A, module.lora_B):
+                part.to_empty(device=device)
+            for adapter in module.active_adapters:
+                module.reset_lora_parameters(adapter, True)
+        else:
+            for part in module.modules_to_save.values():
+                remove_hook_from_module(part).to_empty(device=device)
+                with align_module_device(base):
+                    part.load_state_dict(base.state_dict())
 
 
 def _state(hidden: Tensor, question: Question) -> Tensor:

@@ -4,7 +4,8 @@ import numpy as np
 import paper_like
 import pytest
 import torch
-from transformers import LlavaForConditionalGeneration, SamModel
+from safetensors.torch import load_file
+from transformers import BitsAndBytesConfig, LlavaForConditionalGeneration, SamModel
 
 from dsvlfs import BaseNotAvailableError, DSVLFSModel
 
@@ -89,6 +90,82 @@ def test_bases_in_half_precision_give_nearly_the_same(bases, circle, tmp_path):
         m.segment(image, "circle", support=m.encode_support([(image, mask)])).probability for m in (model, small)
     )
     assert np.abs(first - second).max() < 0.05
+
+
+def _train_a_little(model: DSVLFSModel) -> None:
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+
+
+def _semantic_prompt(model: DSVLFSModel, image: np.ndarray) -> torch.Tensor:
+    question = model.processor.question([("red circle", None)])
+    return model.semantic_encoder.prompt(model.encode_query(image).features["tokens"], question)
+
+
+_PARTS = {
+    "model.vision_tower": "cpu",
+    "model.multi_modal_projector": "cpu",
+    "model.language_model.embed_tokens": "cpu",
+    "model.language_model.layers.0": "cpu",
+    "model.language_model.layers.1": "disk",
+    "model.language_model.norm": "cpu",
+    "lm_head": "cpu",
+}
+
+
+@pytest.mark.parametrize("further", [[], ["model.language_model.embed_tokens", "lm_head"], ["model.vision_tower"]])
+def test_what_was_trained_counts_beside_an_offloaded_base(model, circle, tmp_path, further):
+    _train_a_little(model)
+    model.save_pretrained(tmp_path / "checkpoint")
+    options = {"device_map": _PARTS | dict.fromkeys(further, "disk"), "offload_folder": str(tmp_path / "offloaded")}
+    offloaded = DSVLFSModel.from_pretrained(tmp_path / "checkpoint", vlm_options=options)
+    language_model = offloaded.semantic_encoder.llava.model.language_model
+    assert language_model.layers[1].mlp.up_proj.weight.is_meta
+    assert not any(parameter.is_meta for parameter in offloaded.parameters() if parameter.requires_grad)
+    torch.testing.assert_close(_semantic_prompt(offloaded, circle[0]), _semantic_prompt(model, circle[0]))
+    offloaded.save_pretrained(tmp_path / "again")
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("checkpoint", "again"))
+    torch.testing.assert_close(second, first, rtol=0, atol=0)
+
+
+def test_a_model_that_starts_beside_an_offloaded_base_is_the_same(bases, circle, tmp_path):
+    options = {"device_map": dict.fromkeys(_PARTS, "disk"), "offload_folder": str(tmp_path)}
+    models = []
+    for vlm_options in (None, options):
+        torch.manual_seed(0)
+        models.append(DSVLFSModel(paper_like.config(*bases), vlm_options=vlm_options).eval())
+    plain, offloaded = models
+    offloaded.semantic_encoder.to_prompt.load_state_dict(plain.semantic_encoder.to_prompt.state_dict())
+    torch.testing.assert_close(_semantic_prompt(offloaded, circle[0]), _semantic_prompt(plain, circle[0]))
+
+
+def test_an_offloaded_image_encoder_gives_the_same(model, bases, circle, tmp_path):
+    image, mask = circle
+    parts = {name: "disk" for name, _ in SamModel.from_pretrained(bases[0]).named_children()}
+    options = {"device_map": parts, "offload_folder": str(tmp_path)}
+    offloaded = DSVLFSModel(paper_like.config(*bases), image_options=options).eval()
+    assert offloaded.image_encoder.backbone.patch_embed.projection.weight.is_meta
+    before, after = model.mask_decoder.state_dict(), offloaded.mask_decoder.state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in before if "no_semantic_prompt" not in name)
+    first, second = (own.encode_support([(image, mask)]).layers for own in (model, offloaded))
+    for one, other in zip(first, second, strict=True):
+        torch.testing.assert_close(other, one)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_quantised_base_gives_nearly_the_same(model, circle, tmp_path, bits):
+    _train_a_little(model)
+    model.save_pretrained(tmp_path)
+    quantization = BitsAndBytesConfig(load_in_8bit=bits == 8, load_in_4bit=bits == 4)
+    options = {"quantization_config": quantization, "device_map": {"": "cpu"}}
+    small = DSVLFSModel.from_pretrained(tmp_path, vlm_options=options)
+    base = small.semantic_encoder.llava.model.language_model.layers[0].self_attn.q_proj.base_layer
+    assert base.weight.dtype in (torch.int8, torch.uint8)
+    expected = _semantic_prompt(model, circle[0])
+    assert (_semantic_prompt(small, circle[0]) - expected).abs().max() < 0.1 * expected.abs().max()
 
 
 def test_a_base_of_another_shape_is_named(bases, tmp_path):
