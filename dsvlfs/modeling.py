@@ -31,6 +31,9 @@ from .semantic_encoder import Question, SemanticEncoder
 
 Mode = Literal["both", "semantic", "visual"]
 MODES: tuple[Mode, ...] = ("both", "semantic", "visual")
+SINGLY_ON = ("cpu",)
+"""Devices that one photo keeps busy: there several go through the encoders one by one, for together they take more
+memory and a quarter more time."""
 
 
 @dataclass(frozen=True)
@@ -304,7 +307,8 @@ class DSVLFSModel(nn.Module):
         """Encodes query photos, each once for any number of classes and supports; nearly all of a query's time.
 
         Args:
-            photos: one photo, or a sequence that goes through the encoders together; PIL images, arrays or paths.
+            photos: one photo, or a sequence that on a GPU goes through the encoders together; PIL images, arrays or
+                paths.
 
         Returns:
             What `segment` and `predict` take in a photo's place; a list for a sequence.
@@ -317,13 +321,15 @@ class DSVLFSModel(nn.Module):
         if not photos:
             return []
         views = [self.processor.query_view(photo) for photo in photos]
+        if len(views) == 1 or self.device.type in SINGLY_ON:
+            return [Query(self.frozen_features(view), view.valid, view.size) for view in views]
         features = self._frozen_features(
             torch.cat([view.image_pixels for view in views]), torch.cat([view.vlm_pixels for view in views])
         )
         return [
-            # Of several, each a copy of its own: a slice would keep them all in memory.
-            Query({n: t if len(views) == 1 else t[i : i + 1].clone() for n, t in features.items()}, v.valid, v.size)
-            for i, v in enumerate(views)
+            # A copy each: a slice would keep them all in memory.
+            Query({name: tensor[i : i + 1].clone() for name, tensor in features.items()}, view.valid, view.size)
+            for i, view in enumerate(views)
         ]
 
     @overload
@@ -359,8 +365,7 @@ class DSVLFSModel(nn.Module):
             min_presence: where the presence is lower, the mask is left empty (see `Segmentation.presence`); None takes
                 the config's for masks by name and supports, and 0 for others; 0 empties none.
             aggregation: how K shots become one mask (see `dsvlfs.aggregation`); None takes the config's.
-            batch_size: how many photos of a sequence go through the encoders together: more take more memory, and are
-                faster on a GPU, but not on a CPU.
+            batch_size: how many photos of a sequence go through the encoders together on a GPU.
 
         Returns:
             One result for one photo, a list for a sequence. With the votes of K shots the probability is the mean over

@@ -74,15 +74,22 @@ SIZES = {
     "vit_l": {"width": 1024, "depth": 3, "heads": 16, "global_blocks": [1], "side": 320},
     "vit_h": {"width": 1280, "depth": 2, "heads": 16, "global_blocks": [1], "side": 320},
 }
+# As they are published: some minutes and 13 GiB.
+WHOLE = {
+    "whole_vit_b": SIZES["vit_b"] | {"side": 1024},
+    "whole_vit_l": SIZES["vit_l"] | {"depth": 24, "global_blocks": [5, 11, 17, 23], "side": 1024},
+    "whole_vit_h": SIZES["vit_h"] | {"depth": 32, "global_blocks": [7, 15, 23, 31], "side": 1024},
+}
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [*SIZES, *(pytest.param(name, marks=pytest.mark.whole_size) for name in WHOLE)])
 def test_features_and_masks_are_those_of_segment_anything(official, tmp_path, size):
-    sam = build(official, **SIZES[size])
+    settings = (SIZES | WHOLE)[size]
+    sam = build(official, **settings)
     torch.save(sam.state_dict(), tmp_path / "sam.pth")
     import_sam(tmp_path / "sam.pth", tmp_path / "ours")
     ours = load_base(SamModel, str(tmp_path / "ours")).eval()
-    side = SIZES[size]["side"]
+    side = settings["side"]
     photo = torch.randn(1, 3, side, side)
     grid = side // 16
     sparse, dense = torch.randn(1, 1, 256), torch.randn(1, 256, grid, grid)

@@ -112,17 +112,22 @@ def test_a_query_encoded_once_serves_classes_and_supports(micro_model, circle, m
         np.testing.assert_array_equal(micro_model.segment(query, name, support=given).probability, result.probability)
 
 
-def test_photos_encoded_together_are_those_encoded_alone(micro_model, circle, tmp_path):
+@pytest.mark.parametrize("singly", [("cpu",), ()])
+def test_photos_encoded_together_are_those_encoded_alone(micro_model, circle, tmp_path, monkeypatch, singly):
+    monkeypatch.setattr("dsvlfs.modeling.SINGLY_ON", singly)
     image, mask = circle
     support = micro_model.encode_support([(image, mask)])
     image.save(tmp_path / "photo.png")
     wide = np.linspace(0, 1, 33 * 47 * 3).reshape(33, 47, 3)
     photos = [image, wide, micro_model.encode_query(image.rotate(90)), tmp_path / "photo.png", image.rotate(180)]
     alone = [micro_model.segment(photo, "circle", support=support) for photo in photos]
+    seen, forward = set(), micro_model.image_encoder.forward
+    monkeypatch.setattr(micro_model.image_encoder, "forward", lambda x: seen.add(len(x)) or forward(x))
     for batch_size in (2, 5, 9):
         together = micro_model.segment(photos, "circle", support=support, batch_size=batch_size)
         for one, other in zip(alone, together, strict=True):
             np.testing.assert_allclose(one.probability, other.probability, atol=1e-5)
+    assert seen == ({1} if singly else {1, 2, 4})  # the third is encoded before
     with pytest.raises(InputError, match=r"no photo .*absent\.png"):
         micro_model.segment([image, tmp_path / "absent.png"], "circle", batch_size=2)
     assert micro_model.segment([], "circle") == micro_model.encode_query([]) == []
