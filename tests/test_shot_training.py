@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 import train_micro
@@ -98,6 +99,19 @@ def test_bad_supports_are_fewer_than_the_good_ones(trained):
         assert (spoiled[number].support_masks.sum(dim=(1, 2)) > 0).all()
     # A bad one may by chance be drawn as the good one was; most are not.
     assert spoiled_in_all >= sum(len(good[number].support_masks) >= 3 for number in range(40)) / 2
+
+
+def test_bad_supports_may_be_of_related_classes(trained):
+    plain, related = _episodes(trained), _episodes(trained, bad_relatives=1.0)
+    names = {stem: entry["names"] for stem, entry in FeatureCache(trained / "cache").names("supports").items()}
+    wider = {name for own in names.values() if "circle" in own for name in own[own.index("circle") + 1 :]}
+    drawn = {
+        episodes: {episodes._of_another_class(np.random.default_rng(i), "circle") for i in range(200)}
+        for episodes in (plain, related)
+    }
+    assert all("circle" not in names[stem] for stems in drawn.values() for stem in stems)
+    assert all(wider & {*names[stem]} for stem in drawn[related])
+    assert any(not wider & {*names[stem]} for stem in drawn[plain])
 
 
 def test_a_batch_lays_the_supports_one_after_the_other(trained):

@@ -46,6 +46,7 @@ class TrainingConfig:
         max_shots: supports of an episode at most. Above 1, only the attention over the shots learns, and the rest is a
             checkpoint's: with "packs" alone, every step reading names alone, and no validation.
         bad_shots: share of the episodes of several supports with one or two bad ones.
+        bad_relatives: share of the bad supports of another class that are of a related one.
         validation_every: in steps; 0 leaves it out.
         validation_episodes: of each file, at most, or of a named set's test classes.
         validation_files: pairs of a folder of photos and a file of episodes, under the data root; a named set is
@@ -83,6 +84,7 @@ class TrainingConfig:
     absent: float = 0.0
     max_shots: int = 1
     bad_shots: float = 0.0
+    bad_relatives: float = 0.0
     validation_every: int = 0
     validation_episodes: int = 200
     validation_files: list[list[str]] = field(default_factory=list)
@@ -121,7 +123,15 @@ class TrainingConfig:
                 raise InputError(f"The setting {name} is {value!r}; give a number above 0, such as 6.0e-4.")
         if not isinstance(self.betas, (list, tuple)) or [type(beta) for beta in self.betas] != [float, float]:
             raise InputError(f"The setting betas is {self.betas!r}; give two numbers, such as [0.9, 0.95].")
-        for name in ("visual_only", "semantic_only", "description_share", "misnamed", "absent", "bad_shots"):
+        for name in (
+            "visual_only",
+            "semantic_only",
+            "description_share",
+            "misnamed",
+            "absent",
+            "bad_shots",
+            "bad_relatives",
+        ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
                 raise InputError(f"The setting {name} is {value!r}; give a share from 0 to 1.")
