@@ -78,6 +78,18 @@ def test_a_class_without_a_definition_is_described_by_the_bank(tmp_path, monkeyp
     assert not any(silent[i].description for i in range(5))
 
 
+def test_descriptions_are_spoiled_as_often_as_asked(tmp_path, monkeypatch):
+    monkeypatch.setenv("DSVLFS_CACHE", str(tmp_path / "cache"))
+    photos = load_named_set("folder", draw_folder(tmp_path / "own"), split="train", fold=None)
+    plain, noisy, half = (_episodes(photos, description_noise=share) for share in (0.0, 1.0, 0.5))
+    spoiled = {noise.description for i in range(40) if (noise := noisy[i]).description != plain[i].description}
+    assert len(spoiled) > 4
+    assert bank_description("fox") in spoiled  # another class's
+    right = sum(half[i].description == bank_description(half[i].class_name) for i in range(40))
+    assert 8 < right < 32
+    assert noisy[3].description == _episodes(photos, description_noise=1.0)[3].description
+
+
 def _views(episode):
     return [(view, view.image_pixels.shape[-1]) for view in (episode.query, episode.support)]
 

@@ -1,8 +1,10 @@
 """Scenes, episodes and the training script, on drawn packs and a toy model."""
 
 import json
+import sys
 from pathlib import Path
 
+import fit_names
 import numpy as np
 import paper_like
 import pytest
@@ -20,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from schedule import StepPlan, dropout_seed, learning_rate_factor
 
 from dsvlfs import InputError
+from dsvlfs.data.described import describe_classes
 from dsvlfs.data.feature_cache import FeatureCache
 from dsvlfs.data.sampling import EpisodeDataset, collate
 from dsvlfs.data.scenes import SceneComposer
@@ -100,6 +103,54 @@ def test_an_episode_is_made_by_its_number_alone(cache):
         assert a.class_name == b.class_name
         torch.testing.assert_close(a.features, b.features, rtol=0, atol=0)
         torch.testing.assert_close(a.support_layers, b.support_layers, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("noise", "count"), [(0.1, 0), (0.5, 1), (0.67, 2), (0.9, 4), (1.0, 4)])
+def test_a_class_has_as_many_descriptions_of_no_help_as_make_up_their_share(cache, noise, count, monkeypatch):
+    monkeypatch.setattr("dsvlfs.data.described.bank_description", lambda name: f"like {name} and nothing else")
+    described = describe_classes(FeatureCache(cache), noise)
+    assert described == describe_classes(FeatureCache(cache), noise)
+    for name, (right, *spoiled) in described.items():
+        assert right == f"like {name} and nothing else"
+        assert len(set(spoiled)) == len(spoiled) == count
+        assert right not in spoiled
+
+
+def test_descriptions_are_spoiled_as_often_as_asked(cache, monkeypatch):
+    monkeypatch.setattr("dsvlfs.data.described.bank_description", lambda name: f"like {name} and nothing else")
+    settings = {"description_share": 1.0, "semantic_only": 1.0, "visual_only": 0.0}
+    plain, noisy = (_episodes(cache, **settings, description_noise=share) for share in (0.0, 0.5))
+    known = describe_classes(FeatureCache(cache), 0.5)
+    described = [episode for i in range(150) if (episode := noisy[i]).description]
+    right = [episode for episode in described if episode.description == "round"]
+    assert 0 < len(right) < len(described)
+    assert all(e.description in known[e.class_name] for e in described if e.description != "round")
+    assert all(episode.description in (None, "round") for episode in (plain[i] for i in range(20)))
+
+
+def test_a_run_with_descriptions_of_no_help_knows_every_prompt_it_asks_for(cache, packs, tmp_path, monkeypatch):
+    monkeypatch.setattr("dsvlfs.data.described.bank_description", lambda name: f"like {name} and nothing else")
+    settings = SETTINGS.replace("text_only_steps: 3", "text_only_steps: 6")
+    (tmp_path / "settings.yaml").write_text(settings + "description_share: 1\ndescription_noise: 0.6\nmisnamed: 0")
+    _train(cache, packs, tmp_path / "run", config=tmp_path / "settings.yaml")
+    monkeypatch.setattr(fit_names.DSVLFSModel, "from_pretrained", lambda _: _built(tmp_path / "run" / "final"))
+    options = ["--config", tmp_path / "settings.yaml", "--cache", cache, "--out", tmp_path / "again"]
+    monkeypatch.setattr(sys, "argv", ["fit_names.py", "checkpoint", *map(str, options)])
+    fit_names.main()
+    first, again = (load_file(tmp_path / path / "model.safetensors") for path in ("run/final", "again"))
+    torch.testing.assert_close(again, first, rtol=1e-3, atol=1e-3)  # in half precision
+    (tmp_path / "settings.yaml").write_text(settings)
+    fit_names.main()
+    other = load_file(tmp_path / "again" / "model.safetensors")
+    changed = {name for name, tensor in first.items() if not torch.allclose(other[name], tensor, rtol=1e-2, atol=1e-2)}
+    assert changed
+    assert {name.split(".")[1] for name in changed} <= {"state_mean", "state_scale", "to_prompt"}
+
+
+def _built(folder):
+    model = build_micro_model()
+    model.load_trained(folder / "model.safetensors")
+    return model
 
 
 def test_episodes_ask_for_what_their_target_shows(cache):

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from dsvlfs.checkpoint_files import write_tensors
 from dsvlfs.configuration import DSVLFSConfig
+from dsvlfs.data.described import describe_classes
 from dsvlfs.data.feature_cache import FeatureCache
 from dsvlfs.errors import InputError
 from dsvlfs.grounding import normalise
@@ -107,9 +108,13 @@ class SemanticAlignment:
         model: the tiny size; it is left as it is.
         cache: finished.
         states: of the same model.
+        description_noise: share of no help among the descriptions that are fitted to as well (`describe_classes`): the
+            prompt then says what the class's name says, whatever comes with it. 0 fits to names and definitions alone.
     """
 
-    def __init__(self, model: DSVLFSModel, cache: FeatureCache, states: TextStates) -> None:
+    def __init__(
+        self, model: DSVLFSModel, cache: FeatureCache, states: TextStates, *, description_noise: float = 0.0
+    ) -> None:
         objects = _read_objects(model.config, cache)
         self._centre = objects.centre
         rows_of_name = objects.rows_of_name()
@@ -117,6 +122,11 @@ class SemanticAlignment:
         definitions = {(e["names"][0], e["definition"]) for e in (*objects.entries, *shown) if e["definition"]}
         names = sorted(rows_of_name.keys() | {name for item in shown for name in item["names"]})
         self._texts = [*((name, None) for name in names), *sorted(definitions)]
+        plain = len(self._texts)
+        if description_noise:
+            described = describe_classes(cache, description_noise)
+            further = [(name, text) for name, texts in described.items() for text in texts]
+            self._texts += [text for text in dict.fromkeys(further) if text not in definitions]
         rows = [rows_of_name.get(name, []) for name, _ in self._texts]
         state = states(self._texts)
         self._mean, self._scale = state.mean(dim=0), 1 / state.std(dim=0, correction=0).clamp(min=1e-3)
@@ -127,7 +137,7 @@ class SemanticAlignment:
         looks = (objects.features @ self._basis.T).double()
         weights = _ridge(standard, looks, rows)
         # Prompts have the scale of the decoder's own tokens.
-        factor = model.config.prompt_dim**0.5 / (standard @ weights).norm(dim=1).mean().clamp(min=1e-6)
+        factor = model.config.prompt_dim**0.5 / (standard[:plain] @ weights).norm(dim=1).mean().clamp(min=1e-6)
         self._weights = (weights * factor).float()
         folds = _folds(objects.entries, rows_of_name)
         self._held_out = (standard @ weights * factor).float()
@@ -137,7 +147,7 @@ class SemanticAlignment:
             chosen = fold_of_text == fold
             self._held_out[chosen] = (standard[chosen] @ _ridge(standard, looks, seen) * factor).float()
         self._index = {text: index for index, text in enumerate(self._texts)}
-        self.accuracy = _tile_accuracy(self._held_out, looks.float(), rows)
+        self.accuracy = _tile_accuracy(self._held_out[:plain], looks.float(), rows[:plain])
 
     @torch.no_grad()
     def apply(self, model: DSVLFSModel) -> None:

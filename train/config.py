@@ -41,6 +41,7 @@ class TrainingConfig:
         visual_only, semantic_only: share of episodes with one prompt; the others have both.
         description_share: share of the questions that come with a description, where there is one: the class's
             definition, or of a named set's class the bank's text.
+        description_noise: share of the descriptions that are no help: a part of the right one, noise, another class's.
         misnamed: share of the episodes with both prompts that are given another class's name.
         absent: share of the packs' episodes that ask for a class which the query does not show.
         max_shots: supports of an episode at most. Above 1, only the attention over the shots learns, and the rest is a
@@ -80,6 +81,7 @@ class TrainingConfig:
     visual_only: float = 0.25
     semantic_only: float = 0.25
     description_share: float = 0.4
+    description_noise: float = 0.0
     misnamed: float = 0.3
     absent: float = 0.0
     max_shots: int = 1
@@ -127,6 +129,7 @@ class TrainingConfig:
             "visual_only",
             "semantic_only",
             "description_share",
+            "description_noise",
             "misnamed",
             "absent",
             "bad_shots",

@@ -57,6 +57,7 @@ def open_episodes(config: TrainingConfig, model: DSVLFSModel, root: Path, cache_
         "visual_only": config.visual_only,
         "semantic_only": config.semantic_only,
         "description_share": config.description_share,
+        "description_noise": config.description_noise,
         "misnamed": config.misnamed,
     }
     validation = _validation(config, model, root) if config.validation_every else None
@@ -75,7 +76,8 @@ def open_episodes(config: TrainingConfig, model: DSVLFSModel, root: Path, cache_
         if config.text_only_steps:
             with PartialState().main_process_first():  # the others find the texts read
                 states = TextStates(model, cache.folder / "texts.safetensors")
-                alignment = SemanticAlignment(model, cache, states)
+                noise = config.description_noise
+                alignment = SemanticAlignment(model, cache, states, description_noise=noise)
         return Episodes(training, collate_shots if config.learns_shots else collate, validation, alignment)
     photos = load_named_set(config.dataset, root, split="train", fold=config.fold)
     return Episodes(PhotoEpisodeDataset(photos, model.processor, length=length, **mix), collate_photos, validation)

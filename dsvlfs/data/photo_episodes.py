@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..descriptions.bank import bank_description
+from ..descriptions.spoiled import SPOILINGS, Spoiler
 from ..errors import InputError
 from ..processing import DECODING_ERRORS, DSVLFSProcessor, Photo, View
 from .episodes import Episode
@@ -87,10 +88,11 @@ class PhotoEpisodeDataset(Dataset):
         seed: of the episodes.
         visual_only, semantic_only: share of episodes with one prompt.
         description_share: share of questions with the class's definition, or else the bank's text, where there is one.
+        description_noise: share of the descriptions that are spoiled (`Spoiler`).
         misnamed: share of the episodes with both prompts that are given another class's name.
 
     Raises:
-        InputError: no class has two photos.
+        InputError: no class has two photos, or fewer than two have a description that could be spoiled.
     """
 
     def __init__(
@@ -103,12 +105,13 @@ class PhotoEpisodeDataset(Dataset):
         visual_only: float = 0.0,
         semantic_only: float = 0.0,
         description_share: float = 1.0,
+        description_noise: float = 0.0,
         misnamed: float = 0.0,
     ) -> None:
         self.photos, self.processor = photos, processor
         self.length, self.seed = length, seed
         self.visual_only, self.semantic_only = visual_only, semantic_only
-        self.description_share = description_share
+        self.description_share, self.description_noise = description_share, description_noise
         self.misnamed = misnamed
         self._photo_ids = np.array(photos["photo_id"][:])
         names = np.array(photos["class_name"][:])
@@ -122,6 +125,10 @@ class PhotoEpisodeDataset(Dataset):
             raise InputError(
                 "No class has two photos, one to ask about and one to show; add photos of the same classes."
             )
+        if description_noise:
+            definitions = dict(zip(names, photos["definition"][:]))
+            texts = {name: definitions[name] or bank_description(name) for name in self.class_names}
+            self._spoiler = Spoiler({name: text for name, text in texts.items() if text})
 
     def __len__(self) -> int:
         return self.length
@@ -141,6 +148,11 @@ class PhotoEpisodeDataset(Dataset):
             asked_name = self.class_names[rng.integers(len(self.class_names))]
         described = asked_name == class_name and rng.random() < self.description_share
         query, support = self._row(int(query_row)), self._row(int(support_row))
+        description = (query["definition"] or bank_description(class_name)) if described else None
+        # No number is drawn where the setting is off.
+        if description and self.description_noise and rng.random() < self.description_noise:
+            how, other = SPOILINGS[rng.integers(len(SPOILINGS))], self._spoiler.other(description, rng)
+            description = self._spoiler.spoil(description, how, name=class_name, other=other, rng=rng)
         return _photo_episode(
             self.processor,
             class_name,
@@ -148,7 +160,7 @@ class PhotoEpisodeDataset(Dataset):
             (support["image"], _foreground(support["mask"])),
             ignore=None if query["ignore"] is None else _foreground(query["ignore"]),
             asked_name=asked_name,
-            description=(query["definition"] or bank_description(class_name)) if described else None,
+            description=description,
             use_semantic=use_semantic,
             use_visual=use_visual,
         )

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import InputError
+from .described import describe_classes
 from .feature_cache import FeatureCache
 
 # A class of more supports than these is too wide to be one thing ('artifact').
@@ -87,6 +88,7 @@ class EpisodeDataset(Dataset):
         kind_weights: how often a query is of each kind.
         visual_only, semantic_only: share of episodes with one prompt.
         description_share: share of questions with the class's definition, where there is one.
+        description_noise: share of these with a description of no help in its place (`describe_classes`).
         misnamed: share of the episodes with both prompts that are given another class's name: a name is often wrong or
             unknown to the language model, and then the support must decide.
         absent: share of the episodes that ask for a class which the query does not show.
@@ -103,13 +105,15 @@ class EpisodeDataset(Dataset):
         semantic_only: float,
         description_share: float,
         misnamed: float,
+        description_noise: float = 0.0,
         absent: float = 0.0,
     ) -> None:
         self.cache = cache
         self.length = length
         self.seed = seed
         self.visual_only, self.semantic_only = visual_only, semantic_only
-        self.description_share = description_share
+        self.description_share, self.description_noise = description_share, description_noise
+        self._noisy = describe_classes(cache, description_noise) if description_noise else {}
         self.misnamed = misnamed
         self.absent = absent
         self._queries = {stem: entry for stem, entry in cache.names("queries").items() if entry["objects"]}
@@ -171,6 +175,11 @@ class EpisodeDataset(Dataset):
             and class_name == chosen["names"][0]
             and rng.random() < self.description_share
         )
+        description = chosen["definition"] if described else None
+        # No number is drawn where the setting is off.
+        if description and class_name in self._noisy and rng.random() < self.description_noise:
+            _, *noisy = self._noisy[class_name]
+            description = noisy[rng.integers(len(noisy))]
         loaded = self.cache.load("queries", drawn.query)
         masks = loaded.pop("masks")
         shown = [i for i, item in enumerate(self._queries[drawn.query]["objects"]) if class_name in item["names"]]
@@ -181,7 +190,7 @@ class EpisodeDataset(Dataset):
             support_layers=layers if drawn.use_visual else [torch.zeros_like(layer) for layer in layers],
             support_mask=support_mask,
             class_name=asked_name,
-            description=chosen["definition"] if described else None,
+            description=description,
             use_semantic=drawn.use_semantic,
             use_visual=drawn.use_visual,
         )
