@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 CHUNK = 2**26
-"""How many numbers a part of a 4D map may hold, of one sample (256 MiB in float32); a 32nd where gradients are asked
-for, whose backward pass holds some parts at once. Half of it makes the matrix products a tenth slower."""
+"""How many numbers a part of a 4D map may hold (256 MiB in float32, and the layers' products as much again). Half of it
+makes the matrix products a tenth slower. Where gradients are asked for it is a 32nd, for their backward pass holds some
+parts at once."""
 
 _APART = 16
 """Numbers between two layers' products. With a power of two from one layer to the next, all of them fall into the same
@@ -62,7 +63,7 @@ class Correlation:
             self.support_rows, self.support_columns = (_window(found.any(dim=axis), stride) for axis in (1, 0))
         box = (..., self.support_rows, self.support_columns)
         self.mask = mask[box].to(query[0].dtype)
-        self.parts = divide(self.query_size[0], channels * self.query_size.numel() * self.mask[0].numel())
+        self.parts = divide(self.query_size[0], channels * self.query_size.numel() * self.mask.numel())
         self.support = [layer[box] for layer in support]  # views: of all layers at once, copies take much memory
         self.query_scales = [_inverse_length(layer) for layer in query]
         self.scales = [_inverse_length(layer).flatten(2) for layer in self.support]

@@ -66,7 +66,7 @@ class SemanticGrounding(nn.Module):
         """
         features = normalise(layers, self.centre.split(self.channels), mask.shape[-1])
         pooled = F.normalize((features * mask[:, None]).sum(dim=(2, 3)), dim=1)
-        return F.normalize(pooled @ self.basis.T, dim=1)
+        return F.normalize(pooled @ self.basis.T.to(pooled.dtype), dim=1)
 
     def forward(self, prompt: Tensor, layers: Sequence[Tensor], size: int) -> Tensor:
         """What is added to the dense prompt.

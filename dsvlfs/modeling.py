@@ -307,8 +307,8 @@ class DSVLFSModel(nn.Module):
         """Encodes query photos, each once for any number of classes and supports; nearly all of a query's time.
 
         Args:
-            photos: one photo, or a sequence that on a GPU goes through the encoders together; PIL images, arrays or
-                paths.
+            photos: one photo, or a sequence that goes through the encoders together, but for a CPU's; PIL images,
+                arrays or paths.
 
         Returns:
             What `segment` and `predict` take in a photo's place; a list for a sequence.
@@ -321,7 +321,7 @@ class DSVLFSModel(nn.Module):
         if not photos:
             return []
         views = [self.processor.query_view(photo) for photo in photos]
-        if len(views) == 1 or self.device.type in SINGLY_ON:
+        if len(views) == 1 or self.image_encoder.backbone.device.type in SINGLY_ON:
             return [Query(self.frozen_features(view), view.valid, view.size) for view in views]
         features = self._frozen_features(
             torch.cat([view.image_pixels for view in views]), torch.cat([view.vlm_pixels for view in views])
@@ -365,7 +365,7 @@ class DSVLFSModel(nn.Module):
             min_presence: where the presence is lower, the mask is left empty (see `Segmentation.presence`); None takes
                 the config's for masks by name and supports, and 0 for others; 0 empties none.
             aggregation: how K shots become one mask (see `dsvlfs.aggregation`); None takes the config's.
-            batch_size: how many photos of a sequence go through the encoders together on a GPU.
+            batch_size: how many photos of a sequence go through the encoders together, but for a CPU's.
 
         Returns:
             One result for one photo, a list for a sequence. With the votes of K shots the probability is the mean over

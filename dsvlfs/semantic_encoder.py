@@ -8,7 +8,7 @@ from itertools import chain
 
 import torch
 import torch.nn.functional as F
-from accelerate.hooks import remove_hook_from_module
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module, remove_hook_from_module
 from accelerate.utils import align_module_device
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from .errors import InputError
 from .recent import Recent
 
 PROMPTS_KEPT = 64
@@ -87,8 +88,8 @@ class SemanticEncoder(nn.Module):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that v6 drops
             self.vlm = get_peft_model(llava, adapters)
-        _keep_trained_loaded(self.vlm)
         self.llava.model.multi_modal_projector.requires_grad_(train_projector)
+        _keep_trained_loaded(self.vlm)
         self.stages = tuple(stages)
         width = llava.config.text_config.hidden_size
         self.standardise_state = standardise_state
@@ -213,7 +214,7 @@ class SemanticEncoder(nn.Module):
 
     def project(self, state: Tensor) -> Tensor:
         """(batch, width) at `<SEM_prompt>` to the semantic prompt (batch, prompt_dim)."""
-        state = state.to(self.to_prompt[0].weight.dtype)
+        state = state.to(self.to_prompt[0].weight)
         if self.standardise_state:
             state = (state - self.state_mean) * self.state_scale
         return self.to_prompt(state)
@@ -226,7 +227,11 @@ class SemanticEncoder(nn.Module):
 
 def _keep_trained_loaded(vlm: PeftModel) -> None:
     """Where accelerate has offloaded a base, peft makes what is trained beside it without memory, and loading it would
-    change nothing: here it gets its values, where the base computes."""
+    change nothing: here LoRA and what is saved whole get their values, where the base computes.
+
+    Raises:
+        InputError: something else that is trained is offloaded.
+    """
     for module in vlm.modules():
         if isinstance(module, LoraLayer):
             base = module.get_base_layer()
@@ -247,6 +252,14 @@ def _keep_trained_loaded(vlm: PeftModel) -> None:
                 remove_hook_from_module(part).to_empty(device=device)
                 with align_module_device(base):
                     part.load_state_dict(base.state_dict())
+                add_hook_to_module(part, AlignDevicesHook(device))  # what it reads comes to it, as to its base
+    hooked = any(hasattr(module, "_hf_hook") for module in vlm.modules())
+    lost = [name for name, parameter in vlm.named_parameters() if parameter.requires_grad and parameter.is_meta]
+    if hooked and lost:
+        raise InputError(
+            f"What is trained cannot be offloaded ({lost[0].removeprefix('base_model.model.')}); give it a device in "
+            "device_map."
+        )
 
 
 def _state(hidden: Tensor, question: Question) -> Tensor:

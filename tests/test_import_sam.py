@@ -74,7 +74,7 @@ SIZES = {
     "vit_l": {"width": 1024, "depth": 3, "heads": 16, "global_blocks": [1], "side": 320},
     "vit_h": {"width": 1280, "depth": 2, "heads": 16, "global_blocks": [1], "side": 320},
 }
-# As they are published: some minutes and 13 GiB.
+# As they are published: some ten minutes and 8 GB.
 WHOLE = {
     "whole_vit_b": SIZES["vit_b"] | {"side": 1024},
     "whole_vit_l": SIZES["vit_l"] | {"depth": 24, "global_blocks": [5, 11, 17, 23], "side": 1024},

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import BitsAndBytesConfig, LlavaForConditionalGeneration, SamModel
 
-from dsvlfs import BaseNotAvailableError, DSVLFSModel
+from dsvlfs import BaseNotAvailableError, DSVLFSModel, InputError
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +129,15 @@ def test_what_was_trained_counts_beside_an_offloaded_base(model, circle, tmp_pat
     offloaded.save_pretrained(tmp_path / "again")
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("checkpoint", "again"))
     torch.testing.assert_close(second, first, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("setting", [{"train_vlm_projector": True}, {"train_token_embeddings": "added"}])
+def test_what_is_trained_in_place_cannot_be_offloaded(bases, tmp_path, setting):
+    config = paper_like.config(*bases)
+    config.update(setting)
+    options = {"device_map": dict.fromkeys(_PARTS, "disk"), "offload_folder": str(tmp_path)}
+    with pytest.raises(InputError, match="cannot be offloaded"):
+        DSVLFSModel(config, vlm_options=options)
 
 
 def test_a_model_that_starts_beside_an_offloaded_base_is_the_same(bases, circle, tmp_path):

@@ -60,6 +60,7 @@ def test_a_mode_knows_the_signs_of_its_own_prompts(micro_model, circle):
 
 
 def test_bases_of_two_precisions_are_compared(micro_model, circle):
+    micro_model.config.calibration = [1.0, 0.0]
     expected = micro_model.segment(circle[0], "circle", support=micro_model.encode_support([circle])).probability
     micro_model.image_encoder.backbone.to(torch.bfloat16)
     for aggregation in ("votes", "joint"):

@@ -105,7 +105,7 @@ def test_an_episode_is_made_by_its_number_alone(cache):
         torch.testing.assert_close(a.support_layers, b.support_layers, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(("noise", "count"), [(0.1, 0), (0.5, 1), (0.67, 2), (0.9, 4), (1.0, 4)])
+@pytest.mark.parametrize(("noise", "count"), [(0.1, 1), (0.5, 1), (0.67, 2), (0.9, 4), (1.0, 4)])
 def test_a_class_has_as_many_descriptions_of_no_help_as_make_up_their_share(cache, noise, count, monkeypatch):
     monkeypatch.setattr("dsvlfs.data.described.bank_description", lambda name: f"like {name} and nothing else")
     described = describe_classes(FeatureCache(cache), noise)

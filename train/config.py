@@ -47,7 +47,6 @@ class TrainingConfig:
         max_shots: supports of an episode at most. Above 1, only the attention over the shots learns, and the rest is a
             checkpoint's: with "packs" alone, every step reading names alone, and no validation.
         bad_shots: share of the episodes of several supports with one or two bad ones.
-        bad_relatives: share of the bad supports of another class that are of a related one.
         validation_every: in steps; 0 leaves it out.
         validation_episodes: of each file, at most, or of a named set's test classes.
         validation_files: pairs of a folder of photos and a file of episodes, under the data root; a named set is
@@ -86,7 +85,6 @@ class TrainingConfig:
     absent: float = 0.0
     max_shots: int = 1
     bad_shots: float = 0.0
-    bad_relatives: float = 0.0
     validation_every: int = 0
     validation_episodes: int = 200
     validation_files: list[list[str]] = field(default_factory=list)
@@ -133,7 +131,6 @@ class TrainingConfig:
             "misnamed",
             "absent",
             "bad_shots",
-            "bad_relatives",
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:

@@ -21,8 +21,8 @@ def build_model(config: TrainingConfig, accelerator: Accelerator, start: Path | 
     frozen matrices in bf16.
 
     Args:
-        start: folder of a checkpoint whose weights and settings are the model's; its attention over the shots learns
-            where `learns_shots`, and is kept as it is elsewhere.
+        start: folder of a checkpoint whose weights and settings are the model's. Where `learns_shots`, its attention
+            over the shots learns; elsewhere that is kept as it is, and what was fitted to its probabilities is dropped.
 
     Raises:
         InputError: the checkpoint is missing, damaged or of another size, or there is none where `learns_shots`.
@@ -36,6 +36,8 @@ def build_model(config: TrainingConfig, accelerator: Accelerator, start: Path | 
         settings = read_config(start)
         if bool(settings.embedding_layers) != needs_neck:
             raise InputError(f"The checkpoint {start} is not of the size {config.size}; name another, or its size.")
+        if not config.learns_shots:
+            settings.calibration, settings.min_presence = None, 0.0
     with accelerator.local_main_process_first():  # fetches and converts bases, once
         model = DSVLFSModel(settings)
     if start is not None:

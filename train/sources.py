@@ -67,8 +67,7 @@ def open_episodes(config: TrainingConfig, model: DSVLFSModel, root: Path, cache_
             cache = FeatureCache(cache_folder)
             cache.check(model.config)
             del mix["semantic_only"]
-            shots = {"max_shots": config.max_shots, "bad_shots": config.bad_shots}
-            training = ShotEpisodeDataset(cache, **shots, bad_relatives=config.bad_relatives, **mix)
+            training = ShotEpisodeDataset(cache, max_shots=config.max_shots, bad_shots=config.bad_shots, **mix)
         else:
             cache = build_cache(config, model, root, cache_folder)
             training = EpisodeDataset(cache, **mix)

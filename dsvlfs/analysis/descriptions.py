@@ -66,7 +66,7 @@ def variants(name: str, text: str, spoiler: Spoiler, rng: np.random.Generator) -
     Returns:
         By what is done to the description; the first is right.
     """
-    other = spoiler.other(text, rng)
+    other = spoiler.other(name, rng)
     spoiled = {how: spoiler.spoil(text, how, name=name, other=other, rng=rng) for how in SPOILINGS}
     return {
         RIGHT: Asked(name, text),

@@ -14,8 +14,8 @@ def describe_classes(cache: FeatureCache, noise: float) -> dict[str, list[str]]:
 
     Args:
         cache: of the supports.
-        noise: share of the descriptions that are no help, in [0, 1]; every class has as many of them as come nearest
-            to that share, one of a kind.
+        noise: share of the descriptions that are no help, above 0 and at most 1; every class has as many of them as
+            come nearest to that share: one at least, and at most one of a kind.
 
     Returns:
         The right description first, which is the bank's or else the photo's definition; a class that has neither is
@@ -26,12 +26,12 @@ def describe_classes(cache: FeatureCache, noise: float) -> dict[str, list[str]]:
         name = entry["names"][0]
         if text := bank_description(name) or entry["definition"]:
             texts.setdefault(name, text)
-    count = len(SPOILINGS) if noise == 1 else min(len(SPOILINGS), round(noise / (1 - noise)))
+    count = len(SPOILINGS) if noise == 1 else min(len(SPOILINGS), max(1, round(noise / (1 - noise))))
     spoiler = Spoiler(texts, map(bank_description, bank_names()))
     described = {}
     for number, (name, text) in enumerate(sorted(texts.items())):
         rng = np.random.default_rng((_SEED, number))
-        other = spoiler.other(text, rng)
+        other = spoiler.other(name, rng)
         chosen = [SPOILINGS[place] for place in rng.permutation(len(SPOILINGS))[:count]]
         described[name] = [text, *(spoiler.spoil(text, how, name=name, other=other, rng=rng) for how in chosen)]
     return described

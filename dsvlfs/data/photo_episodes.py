@@ -151,7 +151,7 @@ class PhotoEpisodeDataset(Dataset):
         description = (query["definition"] or bank_description(class_name)) if described else None
         # No number is drawn where the setting is off.
         if description and self.description_noise and rng.random() < self.description_noise:
-            how, other = SPOILINGS[rng.integers(len(SPOILINGS))], self._spoiler.other(description, rng)
+            how, other = SPOILINGS[rng.integers(len(SPOILINGS))], self._spoiler.other(class_name, rng)
             description = self._spoiler.spoil(description, how, name=class_name, other=other, rng=rng)
         return _photo_episode(
             self.processor,

@@ -35,16 +35,12 @@ class ShotEpisodeDataset(EpisodeDataset):
         cache: of the features.
         max_shots: number of supports at most. A class that has fewer is shown with what it has.
         bad_shots: share of the episodes with bad supports: one of three or four, one or two of five or more.
-        bad_relatives: share of the bad supports of another class that are of a related one, under a name that both
-            have in common.
         settings: of `EpisodeDataset`, but for `semantic_only`.
     """
 
-    def __init__(
-        self, cache: FeatureCache, *, max_shots: int, bad_shots: float, bad_relatives: float = 0.0, **settings: object
-    ) -> None:
+    def __init__(self, cache: FeatureCache, *, max_shots: int, bad_shots: float, **settings: object) -> None:
         super().__init__(cache, semantic_only=0.0, **settings)
-        self.max_shots, self.bad_shots, self.bad_relatives = max_shots, bad_shots, bad_relatives
+        self.max_shots, self.bad_shots = max_shots, bad_shots
 
     def __getitem__(self, index: int) -> ShotEpisode:
         rng = np.random.default_rng((self.seed, index))
@@ -75,7 +71,11 @@ class ShotEpisodeDataset(EpisodeDataset):
         self, rng: np.random.Generator, layers: list[Tensor], mask: Tensor, class_name: str
     ) -> tuple[list[Tensor], Tensor]:
         """A support of another class (half of the time), or this one with its mask inverted, moved or another's."""
-        other = self._of_another_class(rng, class_name)
+        other = self._all_supports[rng.integers(len(self._all_supports))]
+        while class_name in self._supports[other]["names"] and len(self._supports_of_name[class_name]) < len(
+            self._supports
+        ):
+            other = self._all_supports[rng.integers(len(self._all_supports))]
         other_layers, other_mask = self.load_support(other)
         kind = rng.random()
         if kind < 0.5:
@@ -84,24 +84,6 @@ class ShotEpisodeDataset(EpisodeDataset):
         moved = tuple(int(n) for n in rng.integers(side // 3, side - side // 3, size=2))
         wrong = 1 - mask if kind < 0.7 else mask.roll(moved, dims=(0, 1)) if kind < 0.85 else other_mask
         return layers, wrong if wrong.sum() >= 1 else other_mask
-
-    def _of_another_class(self, rng: np.random.Generator, class_name: str) -> str:
-        """A support that is not of a class, if there is any; sometimes one of a related class."""
-        candidates = self._all_supports
-        if self.bad_relatives and rng.random() < self.bad_relatives:  # no number is drawn where the setting is off
-            listed = [self._supports[own]["names"] for own in self._supports_of_name[class_name]]
-            wider = sorted({name for names in listed for name in names[names.index(class_name) + 1 :]})
-            for place in rng.permutation(len(wider)):
-                shown = self._supports_of_name[wider[place]]
-                if related := [stem for stem in shown if class_name not in self._supports[stem]["names"]]:
-                    candidates = related
-                    break
-        other = candidates[rng.integers(len(candidates))]
-        while class_name in self._supports[other]["names"] and len(self._supports_of_name[class_name]) < len(
-            self._supports
-        ):
-            other = candidates[rng.integers(len(candidates))]
-        return other
 
 
 def collate_shots(episodes: list[ShotEpisode]) -> TrainingBatch:

@@ -13,7 +13,7 @@ def bank_description(class_name: str) -> str | None:
         class_name: or a synonym; case, hyphens, underscores and spaces do not count.
 
     Returns:
-        The bank's text, which does not hold the name; None where the bank lacks the class.
+        The bank's text; None where the bank lacks the class.
     """
     return _texts_by_key().get(_key(class_name))
 

@@ -30,12 +30,12 @@ class Spoiler:
         self._names = sorted(self._texts)
         self._words = sorted({word for text in (*self._texts.values(), *further) for word in text.split()})
 
-    def other(self, text: str, rng: np.random.Generator) -> str:
-        """The name of a class that another text describes."""
-        while True:
-            name = self._names[rng.integers(len(self._names))]
-            if self._texts[name] != text:
-                return name
+    def other(self, name: str, rng: np.random.Generator) -> str:
+        """The name of another class, which another text describes; where there is none, of another class."""
+        others = [other for other in self._names if other != name]
+        differing = [other for other in others if self._texts[other] != self._texts.get(name)]
+        names = differing or others
+        return names[rng.integers(len(names))]
 
     def spoil(self, text: str, how: Spoiling, *, name: str, other: str, rng: np.random.Generator) -> str:
         """A description that is no help.
@@ -52,8 +52,12 @@ class Spoiler:
         if how == "first third":
             return " ".join(words[: max(1, len(words) // 3)])
         if how == "noise words":
-            named = {*name.split()}
-            others = [word for word in self._words if word not in named]
+            named = {_plain(word) for word in name.split()}
+            others = [word for word in self._words if _plain(word) not in named]
             return " ".join(rng.choice(others or self._words, len(words)))
         another = self._texts[other]
         return another if how == "another's" else f"{text} {another}"[:MAX_DESCRIPTION]
+
+
+def _plain(word: str) -> str:
+    return word.casefold().strip(".,;:!?'\"()")
