@@ -16,7 +16,7 @@ test: $(VENV)/test bases
 # The frozen bases: fetched and converted once, to ~/.cache/dsvlfs.
 bases: $(VENV)/demo
 	@echo "== frozen bases"
-	@$(BIN)/python -m dsvlfs.bases
+	@$(BIN)/python -m dsvlfs.hub.bases
 
 $(VENV)/demo: requirements.txt pyproject.toml
 	@echo "== virtual environment in $(VENV): the first time takes some minutes"

@@ -29,14 +29,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPSegConfig, CLIPSegForImageSegmentation, SegGptConfig, SegGptForImageSegmentation
 from transformers.utils import logging
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "train"))
-from episode_losses import set_precision
-
 from dsvlfs import DSVLFSConfig, DSVLFSModel
 from dsvlfs.data.targets import target_side
-from dsvlfs.info import BYTES, TEXT_TOKENS, Cost, PeakMemory, cost
+from dsvlfs.measuring.costs import BYTES, TEXT_TOKENS, Cost, PeakMemory, cost
+from dsvlfs.parts.semantic_encoder import Question
 from dsvlfs.processing import DSVLFSProcessor, View
-from dsvlfs.semantic_encoder import Question
+from dsvlfs.training.episode_losses import set_precision
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SHOTS, CLASSES, QUERIES = (1, 2, 5, 10), (1, 3, 10), 10

@@ -21,8 +21,8 @@ import torch
 from reference_matching import ReferenceMatcher, load_into_ours
 from torch import Tensor
 
-from dsvlfs import correlation
-from dsvlfs.matching import DenseMatcher
+from dsvlfs.parts import correlation
+from dsvlfs.parts.matching import DenseMatcher
 
 BARS = {
     "forward": {"faster": 2.5, "memory_share": 1 / 5, "output_difference": 1e-5},

@@ -78,5 +78,5 @@ def _cosine(query: Tensor, support: Tensor) -> Tensor:
 
 
 def load_into_ours(reference: ReferenceMatcher, ours: nn.Module) -> None:
-    """Gives `dsvlfs.matching.DenseMatcher` the same parameters."""
+    """Gives `dsvlfs.parts.matching.DenseMatcher` the same parameters."""
     ours.load_state_dict(dict(zip(ours.state_dict(), reference.state_dict().values(), strict=True)))

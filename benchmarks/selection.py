@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from dsvlfs import DSVLFSModel
 from dsvlfs.data.photos import load_coco, load_photo_folder
-from dsvlfs.selection import mask_at_points, mask_in_box
+from dsvlfs.inference.selection import mask_at_points, mask_in_box
 
 
 def main() -> None:

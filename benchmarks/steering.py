@@ -13,9 +13,10 @@ import numpy as np
 from tqdm import tqdm
 
 from dsvlfs import DSVLFSModel
-from dsvlfs.data.photos import load_photo_folder, read_json_lines
-from dsvlfs.data.scenes import compose_mosaic
-from dsvlfs.metrics import predicted_tile
+from dsvlfs.data.mosaic import compose_mosaic
+from dsvlfs.data.photos import load_photo_folder
+from dsvlfs.files import read_json_lines
+from dsvlfs.measuring.metrics import predicted_tile
 from dsvlfs.modeling import MODES
 
 

@@ -1,8 +1,8 @@
 """Finds a method's one threshold on training episodes: the score at which mIoU, averaged over mosaics and COCO scenes
 of the training packs, is best. Nothing of what is reported on is looked at.
 
-The prototype's is `dsvlfs.prototype.SCORE_THRESHOLD`. The model's may become, with its sign turned, `logit_offset` in
-its config; that of the packaged checkpoint was chosen otherwise (model_card.md).
+The prototype's is `dsvlfs.measuring.prototype.SCORE_THRESHOLD`. The model's may become, with its sign turned,
+`logit_offset` in its config; that of the packaged checkpoint was chosen otherwise (model_card.md).
 """
 
 import argparse
@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from dsvlfs import DSVLFSModel, prototype
-from dsvlfs.data.training_requests import Request, coco_scenes, training_mosaics
-from dsvlfs.evaluation import Segmenter
-from dsvlfs.metrics import SegmentationMetrics, count_episode
+from dsvlfs import DSVLFSModel
+from dsvlfs.measuring import prototype
+from dsvlfs.measuring.evaluation import Segmenter
+from dsvlfs.measuring.metrics import SegmentationMetrics, count_episode
+from dsvlfs.training.requests import Request, coco_scenes, training_mosaics
 
 THRESHOLDS = {"prototype": np.arange(-0.2, 0.5, 0.02), "model": np.arange(-2, 1.1, 0.25)}
 

@@ -7,7 +7,6 @@ import argparse
 import json
 import platform
 import statistics
-import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -17,13 +16,11 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "train"))
-from config import load_config
-from episode_losses import EpisodeLosses, build_model
-from schedule import StepPlan
-from sources import open_episodes
-
-import train
+from dsvlfs.training import run as train
+from dsvlfs.training.episode_losses import EpisodeLosses, build_model
+from dsvlfs.training.schedule import StepPlan
+from dsvlfs.training.settings import load_config
+from dsvlfs.training.sources import open_episodes
 
 
 def main() -> None:

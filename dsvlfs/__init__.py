@@ -4,12 +4,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .bases import BaseNotAvailableError
     from .configuration import DSVLFSConfig
-    from .encoded import Query, Support
     from .errors import InputError
+    from .hub.bases import BaseNotAvailableError
+    from .inference.encoded import Query, Support
+    from .inference.results import Segmentation
     from .modeling import DSVLFSModel
-    from .processing import DSVLFSProcessor, Segmentation
+    from .processing import DSVLFSProcessor
 
 __all__ = [
     "BaseNotAvailableError",
@@ -24,14 +25,14 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
-    "BaseNotAvailableError": "bases",
+    "BaseNotAvailableError": "hub.bases",
     "DSVLFSConfig": "configuration",
     "DSVLFSModel": "modeling",
     "DSVLFSProcessor": "processing",
     "InputError": "errors",
-    "Query": "encoded",
-    "Segmentation": "processing",
-    "Support": "encoded",
+    "Query": "inference.encoded",
+    "Segmentation": "inference.results",
+    "Support": "inference.encoded",
 }
 
 

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .analysis.commands import add_analyses, count
 from .errors import InputError
 from .files import PHOTO_SUFFIXES, write_json
+from .measuring.analysis.commands import add_analyses, count
 
 if TYPE_CHECKING:
     from .descriptions.writers import Writer
@@ -253,8 +253,8 @@ def _segment(arguments: argparse.Namespace) -> int:
     from PIL import Image
     from tqdm import tqdm
 
-    from .processing import load_mask, load_photo
-    from .visualization import overlay
+    from .inference.photos import load_mask, load_photo
+    from .inference.pictures import overlay
 
     mode = _mode(arguments)
     queries = _find_queries(arguments.query)
@@ -350,8 +350,8 @@ def _in_all_processes(command: Callable[[argparse.Namespace], int]) -> Callable[
 
 
 def _label(arguments: argparse.Namespace) -> int:
-    from .label import Request, label_photos, open_photos
-    from .processing import load_mask, load_photo
+    from .inference.photos import load_mask, load_photo
+    from .labelling.label import Request, label_photos, open_photos
 
     mode = _mode(arguments)
     if arguments.out.resolve().is_relative_to(Path(arguments.photos).resolve()):
@@ -385,7 +385,7 @@ def _describe(arguments: argparse.Namespace) -> int:
     for name in arguments.names:
         texts[name] = bank_description(name) if arguments.source == "bank" else None
         if texts[name] is None:
-            from .descriptions.memory import write_once  # a language model takes seconds to import
+            from .descriptions.memory import write_once
 
             writer = writer or _description_writer(arguments)
             texts[name] = write_once(writer, name, anew=arguments.anew)
@@ -429,9 +429,9 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from .data.episodes import load_episodes, named_episodes
     from .data.named_sets import training_class_names
     from .data.protocol import protocol_episodes
-    from .evaluation import evaluate
+    from .measuring.evaluation import evaluate
+    from .measuring.prototype import PrototypeSegmenter
     from .processes import join_processes
-    from .prototype import PrototypeSegmenter
 
     if arguments.out.is_dir():
         raise InputError(f"{arguments.out} is a folder; give a file for the result, such as result.json.")
@@ -488,7 +488,7 @@ def _protocol_options(arguments: argparse.Namespace) -> dict[str, int | None]:
 
 def _info(arguments: argparse.Namespace) -> int:
     from .configuration import DSVLFSConfig
-    from .info import cost, report
+    from .measuring.costs import cost, report
 
     print(report(cost(getattr(DSVLFSConfig, arguments.config)())))
     return 0
@@ -496,11 +496,11 @@ def _info(arguments: argparse.Namespace) -> int:
 
 def _import(arguments: argparse.Namespace) -> int:
     if arguments.sam:
-        from .import_sam import import_sam
+        from .convert.sam import import_sam
 
         import_sam(arguments.sam, arguments.out)
     else:
-        from .import_reference import import_reference
+        from .convert.reference import import_reference
 
         import_reference(arguments.reference, arguments.out)
     print(f"written to {arguments.out}")

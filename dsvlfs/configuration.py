@@ -12,7 +12,7 @@ from transformers import (
     SamVisionConfig,
 )
 
-from .efficientnet_lite import EfficientNetLiteConfig
+from .parts.efficientnet_lite import EfficientNetLiteConfig
 
 SEMANTIC_TOKEN = "<SEM_prompt>"
 IMAGE_TOKEN = "<image>"
@@ -25,7 +25,7 @@ class DSVLFSConfig(PreTrainedConfig):
     `vision.N` (output of the LLaVA vision tower's N-th stage, from 0).
 
     Args:
-        image_base: name of the frozen image encoder (see `dsvlfs.bases`).
+        image_base: name of the frozen image encoder (see `dsvlfs.hub.bases`).
         image_config: its architecture (DINOv2 or SAM's ViT).
         image_size: side of the square that the image encoder sees, in pixels.
         image_mean, image_std: its normalisation, of values in [0, 1].
@@ -65,7 +65,8 @@ class DSVLFSConfig(PreTrainedConfig):
         min_presence: where less speaks for the class being in the photo (`Segmentation.presence`), the mask by name and
             supports is left empty; 0 empties none.
         vote_threshold: with K shots, share of the largest vote count at which a pixel is foreground.
-        shot_aggregation: how K shots become one mask (see `dsvlfs.aggregation`); "attention" has weights of its own.
+        shot_aggregation: how K shots become one mask (see `dsvlfs.parts.aggregation`); "attention" has weights of
+            its own.
 
     The defaults are those of `paper`.
     """

@@ -13,21 +13,23 @@ from huggingface_hub import HfApi
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
-from .aggregation import AGGREGATIONS, Aggregation, ShotAttention, support_evidence
-from .assembly import layer_channels, load_image_base, load_llava
-from .checkpoint_files import checkpoint_folder, read_config, read_tensors, write_tensors
 from .configuration import DSVLFSConfig
-from .encoded import Asked, Query, Shots, Support
 from .errors import InputError
-from .grounding import SemanticGrounding
-from .image_encoder import ImageEncoder
-from .losses import bce_loss, dice_loss
-from .mask_decoder import EmbeddingNeck, MaskDecoder
-from .matching import DenseMatcher, Match
-from .model_card import new_card
-from .presence import support_fit
-from .processing import DSVLFSProcessor, Photo, Prediction, Segmentation, View
-from .semantic_encoder import Question, SemanticEncoder
+from .hub.assembly import layer_channels, load_image_base, load_llava
+from .hub.checkpoint_files import checkpoint_folder, read_config, read_tensors, write_tensors
+from .hub.model_card import new_card
+from .inference.encoded import Asked, Query, Shots, Support
+from .inference.photos import Photo
+from .inference.presence import support_fit
+from .inference.results import Prediction, Segmentation
+from .parts.aggregation import AGGREGATIONS, Aggregation, ShotAttention, support_evidence
+from .parts.grounding import SemanticGrounding
+from .parts.image_encoder import ImageEncoder
+from .parts.losses import bce_loss, dice_loss
+from .parts.mask_decoder import EmbeddingNeck, MaskDecoder
+from .parts.matching import DenseMatcher, Match
+from .parts.semantic_encoder import Question, SemanticEncoder
+from .processing import DSVLFSProcessor, View
 
 Mode = Literal["both", "semantic", "visual"]
 MODES: tuple[Mode, ...] = ("both", "semantic", "visual")
@@ -364,7 +366,7 @@ class DSVLFSModel(nn.Module):
             threshold: probability from which on a pixel is foreground, or a shot votes for it.
             min_presence: where the presence is lower, the mask is left empty (see `Segmentation.presence`); None takes
                 the config's for masks by name and supports, and 0 for others; 0 empties none.
-            aggregation: how K shots become one mask (see `dsvlfs.aggregation`); None takes the config's.
+            aggregation: how K shots become one mask (see `dsvlfs.parts.aggregation`); None takes the config's.
             batch_size: how many photos of a sequence go through the encoders together, but for a CPU's.
 
         Returns:

@@ -8,8 +8,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import Dinov2Config, LlamaConfig, LlavaConfig, PreTrainedTokenizerFast
 
 from dsvlfs.configuration import DSVLFSConfig
-from dsvlfs.efficientnet_lite import EfficientNetLiteConfig
 from dsvlfs.modeling import DSVLFSModel
+from dsvlfs.parts.efficientnet_lite import EfficientNetLiteConfig
 from dsvlfs.processing import DSVLFSProcessor
 
 pytest_plugins = ["page_browser"]

@@ -56,7 +56,7 @@ def draw_episodes(folder: Path) -> Path:
 
 
 def draw_packs(root: Path) -> Path:
-    """Every pack that `train/cache_features.py` reads."""
+    """Every pack that `dsvlfs/training/packs.py` reads."""
     draw_photo_folder(root / "imagenet_sample" / "train", name="{colour} {shape}")
     draw_photo_folder(root / "clothing_sample", COLOURS[:2], name="{colour} {shape}")
     coco = root / "coco_sample"

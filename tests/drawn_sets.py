@@ -49,7 +49,7 @@ def draw_pascal(root: Path) -> Path:
 def draw_coco(root: Path, year: str = "2014") -> Path:
     """COCO: of the first 8 categories three photos in each split, with the next category in a corner as run lengths."""
     (root / "annotations").mkdir(parents=True)
-    from dsvlfs.data.coco import COCO_CLASSES
+    from dsvlfs.data.coco_reading import COCO_CLASSES
 
     for split in ("train", "val"):
         images, annotations = [], []

@@ -4,7 +4,6 @@ import importlib
 import io
 import shutil
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 from PIL import Image
 
 from dsvlfs import Support
-from dsvlfs.processing import Prediction
+from dsvlfs.inference.results import Prediction
 
 CHROMIUM_FLAGS = [
     "--headless",
@@ -79,8 +78,7 @@ def fill_box(model: object, photo: Image.Image, box: tuple[int, int, int, int]) 
 def app() -> Iterator[ModuleType]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
-        patch.syspath_prepend(str(Path(__file__).parents[1]))
-        yield importlib.import_module("app")
+        yield importlib.import_module("dsvlfs.page.layout")
 
 
 @pytest.fixture

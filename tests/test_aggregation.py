@@ -6,10 +6,10 @@ import torch
 from conftest import build_micro_model
 
 from dsvlfs import InputError
-from dsvlfs.aggregation import AGGREGATIONS, ShotAttention, support_evidence
-from dsvlfs.checkpoint_files import write_tensors
-from dsvlfs.encoded import Support
+from dsvlfs.hub.checkpoint_files import write_tensors
+from dsvlfs.inference.encoded import Support
 from dsvlfs.modeling import DSVLFSModel
+from dsvlfs.parts.aggregation import AGGREGATIONS, ShotAttention, support_evidence
 
 
 def _random_attention() -> ShotAttention:

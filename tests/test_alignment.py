@@ -2,13 +2,13 @@
 
 from types import SimpleNamespace
 
-import alignment
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dsvlfs.grounding import SemanticGrounding
+from dsvlfs.parts.grounding import SemanticGrounding
+from dsvlfs.training import alignment
 
 CHANNELS, WIDTH, PROMPT = 12, 40, 16
 

@@ -9,12 +9,12 @@ import torch
 from drawn_packs import draw_episodes
 
 from dsvlfs import InputError
-from dsvlfs.analysis.ablation import WHOLE, Row, ablate, report, silenced, without_lora
 from dsvlfs.cli import main
 from dsvlfs.data.episodes import load_episodes
 from dsvlfs.descriptions.given import read_descriptions
-from dsvlfs.evaluation import evaluate
-from dsvlfs.matching import DenseMatcher
+from dsvlfs.measuring.analysis.ablation import WHOLE, Row, ablate, report, silenced, without_lora
+from dsvlfs.measuring.evaluation import evaluate
+from dsvlfs.parts.matching import DenseMatcher
 
 
 @pytest.fixture

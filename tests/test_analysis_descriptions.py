@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from drawn_packs import draw_episodes
 
-from dsvlfs.analysis.descriptions import RIGHT, measure, report, variants
 from dsvlfs.cli import main
 from dsvlfs.data.episodes import load_episodes
 from dsvlfs.descriptions.spoiled import Spoiler
+from dsvlfs.measuring.analysis.description_effects import RIGHT, measure, report, variants
 
 TEXTS = {"circle": "red round shape", "square": "blue shape"}
 

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from drawn_packs import draw_photo_folder
 
-from dsvlfs.analysis.embeddings import (
+from dsvlfs.cli import main
+from dsvlfs.data.episodes import load_episodes
+from dsvlfs.measuring.analysis.embeddings import (
     Points,
     embed,
     episode_items,
@@ -17,8 +19,6 @@ from dsvlfs.analysis.embeddings import (
     separability,
     spread,
 )
-from dsvlfs.cli import main
-from dsvlfs.data.episodes import load_episodes
 
 
 @pytest.fixture
@@ -139,7 +139,9 @@ def test_photos_of_other_classes_are_of_no_use(micro_model, folder, tmp_path, mo
 @pytest.mark.parametrize("package", ["matplotlib", "sklearn"])
 def test_a_missing_package_is_named(package, micro_model, folder, tmp_path, monkeypatch, capsys):
     for name in list(sys.modules):
-        if name in ("dsvlfs.analysis.embeddings", "dsvlfs.analysis.plots") or name.startswith(f"{package}."):
+        if name in ("dsvlfs.measuring.analysis.embeddings", "dsvlfs.measuring.analysis.plots") or name.startswith(
+            f"{package}."
+        ):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
     command = ["analyze", "embeddings", "--root", folder, "--episodes", folder / "episodes.jsonl"]

@@ -7,12 +7,12 @@ import pytest
 import torch
 from drawn_packs import draw_photo_folder
 
-from dsvlfs.analysis.correlation_health import MEASURES, correlation_health, is_collapsed, watched
-from dsvlfs.analysis.matching import covered_others, measure
 from dsvlfs.cli import main
 from dsvlfs.data.episodes import load_episodes
-from dsvlfs.matching import DenseMatcher
-from dsvlfs.metrics import EpisodeCounts
+from dsvlfs.measuring.analysis.match_quality import covered_others, measure
+from dsvlfs.measuring.correlation_health import MEASURES, correlation_health, is_collapsed, watched
+from dsvlfs.measuring.metrics import EpisodeCounts
+from dsvlfs.parts.matching import DenseMatcher
 
 
 @pytest.fixture

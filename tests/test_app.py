@@ -21,7 +21,7 @@ from pycocotools.coco import COCO
 
 from dsvlfs import InputError
 from dsvlfs.descriptions.bank import bank_description
-from dsvlfs.visualization import overlay
+from dsvlfs.inference.pictures import overlay
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def files(circle: tuple[Image.Image, np.ndarray], tmp_path: Path) -> dict[str, s
 
 
 def test_the_mask_is_where_the_brush_has_been(app, circle):
-    supports = importlib.import_module("page.supports")
+    supports = importlib.import_module("dsvlfs.page.supports")
     strokes = Image.new("RGBA", circle[0].size)
     strokes.paste((0, 150, 255, 40), (10, 5, 30, 25))  # a translucent edge counts
     expected = np.zeros((60, 80), dtype=bool)
@@ -52,7 +52,7 @@ def test_the_mask_is_where_the_brush_has_been(app, circle):
 
 
 def test_a_mask_of_the_photo_before_it_was_scaled_down_fits(app, circle, tmp_path):
-    uploads = importlib.import_module("page.uploads")
+    uploads = importlib.import_module("dsvlfs.page.uploads")
     mask = Image.fromarray(circle[1]).resize((401, 299), Image.Resampling.NEAREST)  # scaled down: 128 x 95.4, rounded
     mask.save(tmp_path / "mask.png")
     photo = uploads.shrink(circle[0].resize(mask.size), 128)
@@ -64,7 +64,7 @@ def test_a_mask_of_the_photo_before_it_was_scaled_down_fits(app, circle, tmp_pat
 
 
 def test_unusable_photos_are_refused_with_a_sentence(app, files, tmp_path, monkeypatch):
-    uploads = importlib.import_module("page.uploads")
+    uploads = importlib.import_module("dsvlfs.page.uploads")
     with pytest.raises(InputError, match="The query photo cannot be read"):
         uploads.read_upload(files["broken"], "query photo")
     monkeypatch.setattr(uploads, "MAX_PIXELS", 1_000_000)
@@ -76,7 +76,7 @@ def test_unusable_photos_are_refused_with_a_sentence(app, files, tmp_path, monke
 
 
 def test_deep_gray_photos_keep_their_brightness(app, tmp_path):
-    uploads = importlib.import_module("page.uploads")
+    uploads = importlib.import_module("dsvlfs.page.uploads")
     path = tmp_path / "deep.png"
     Image.fromarray(np.full((6, 8), 128 * 257, np.uint16)).save(path)
     assert uploads.read_photo(str(path), "query photo").getpixel((0, 0)) == (128, 128, 128)
@@ -105,7 +105,7 @@ def test_a_persons_own_photos_take_the_examples_place(app, files):
 
 def test_an_uploaded_mask_is_taken_for_the_photo_that_is_shown(app, files, circle):
     events = app.events
-    draft = importlib.import_module("page.supports").Draft.of(circle[0])
+    draft = importlib.import_module("dsvlfs.page.supports").Draft.of(circle[0])
     drafts, *_ = events.add_mask([draft, draft], 1, events.BRUSH, files["mask"])
     assert not drafts[0].mask.any()
     np.testing.assert_array_equal(drafts[1].mask, circle[1])
@@ -119,7 +119,7 @@ def click(*point: int) -> gr.SelectData:
 
 def test_clicks_become_a_mask(app, model, circle, monkeypatch):
     events = app.events
-    drafts = [importlib.import_module("page.supports").Draft.of(circle[0])]
+    drafts = [importlib.import_module("dsvlfs.page.supports").Draft.of(circle[0])]
     drafts, _ = events.note_click(drafts, 0, events.BOX, click(10, 5))
     assert events.follow_clicks(drafts, 0) == (gr.skip(), gr.skip())  # half a box
     drafts, _ = events.note_click(drafts, 0, events.BOX, click(30, 25))
@@ -202,7 +202,7 @@ def test_what_is_missing_is_named_before_any_work(app, model, circle, files, cha
 
 
 def test_an_unmarked_support_is_named(app, circle):
-    supports = importlib.import_module("page.supports")
+    supports = importlib.import_module("dsvlfs.page.supports")
     with pytest.raises(InputError, match="support photo 2"):
         supports.marked([supports.Draft(*circle), supports.Draft.of(circle[0])])
 

@@ -6,7 +6,7 @@ import torch
 from conftest import micro_config
 from torch import nn
 
-from dsvlfs.assembly import _silent_projector
+from dsvlfs.hub.assembly import _silent_projector
 
 
 def test_a_new_projector_says_the_same_of_every_photo():

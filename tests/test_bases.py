@@ -13,8 +13,9 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 from transformers import Dinov2Config, Dinov2Model
 
-from dsvlfs import BaseNotAvailableError, bases
-from dsvlfs.bases import PinnedBase, load_base, resolve_base
+from dsvlfs import BaseNotAvailableError
+from dsvlfs.hub import bases
+from dsvlfs.hub.bases import PinnedBase, load_base, resolve_base
 
 
 def _convert(weights: Path, folder: Path) -> None:

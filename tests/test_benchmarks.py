@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import micro_config
 
-from dsvlfs.info import cost
+from dsvlfs.measuring.costs import cost
 
 CPU = torch.device("cpu")
 ROW = {"seconds": 2.0, "fastest": 1.0, "slowest": 3.0, "memory_mib": 8.0, "gflop": 4.0}

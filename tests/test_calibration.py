@@ -4,7 +4,6 @@ import json
 import sys
 from dataclasses import replace
 
-import calibrate
 import numpy as np
 import pytest
 import torch
@@ -13,12 +12,19 @@ from drawn_packs import draw_episodes
 from sklearn.metrics import roc_auc_score
 
 from dsvlfs import InputError
-from dsvlfs.analysis import uncertainty
-from dsvlfs.calibration import Calibration, expected_calibration_error, expected_iou, fit_calibration, reliability
 from dsvlfs.cli import main
 from dsvlfs.data.episodes import load_episodes
-from dsvlfs.data.training_requests import Request
-from dsvlfs.processing import Prediction
+from dsvlfs.inference.calibration import (
+    Calibration,
+    expected_calibration_error,
+    expected_iou,
+    fit_calibration,
+    reliability,
+)
+from dsvlfs.inference.results import Prediction
+from dsvlfs.measuring.analysis import uncertainty
+from dsvlfs.training import calibrate
+from dsvlfs.training.requests import Request
 
 
 def test_the_error_of_a_hand_computed_case():

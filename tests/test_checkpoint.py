@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from dsvlfs import DSVLFSModel
-from dsvlfs.checkpoint_files import PACKAGED_CHECKPOINTS
+from dsvlfs.hub.checkpoint_files import PACKAGED_CHECKPOINTS
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 FILE = PACKAGED_CHECKPOINTS["dsvlfs-tiny"] / "model.safetensors"

@@ -9,11 +9,12 @@ import pytest
 from drawn_sets import draw_coco, draw_lvis, draw_pascal
 from PIL import Image
 
-from dsvlfs import aggregation, modeling, processes
+from dsvlfs import modeling, processes
 from dsvlfs.cli import AGGREGATIONS, MODES, SETS, main
 from dsvlfs.data.named_sets import NAMED_SETS
 from dsvlfs.descriptions.bank import bank_description
 from dsvlfs.errors import InputError
+from dsvlfs.parts import aggregation
 
 
 class BrightnessModel:

@@ -11,7 +11,7 @@ from conftest import micro_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from dsvlfs import InputError, cli
-from dsvlfs.data.coco import COCO_CLASSES
+from dsvlfs.data.coco_reading import COCO_CLASSES
 from dsvlfs.data.pascal import PASCAL_CLASSES
 from dsvlfs.descriptions.bank import bank_description, bank_names
 from dsvlfs.descriptions.memory import write_once

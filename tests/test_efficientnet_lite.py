@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from dsvlfs.efficientnet_lite import EfficientNetLiteConfig, EfficientNetLiteModel, _SameConv2d
+from dsvlfs.parts.efficientnet_lite import EfficientNetLiteConfig, EfficientNetLiteModel, _SameConv2d
 
 
 def test_lite2_has_the_published_channels_and_size():

@@ -16,7 +16,7 @@ from dsvlfs.data.episodes import Episode, named_episodes
 from dsvlfs.data.protocol import protocol_episodes, write_episodes
 from dsvlfs.descriptions.bank import bank_description
 from dsvlfs.errors import InputError
-from dsvlfs.evaluation import evaluate
+from dsvlfs.measuring.evaluation import evaluate
 
 
 class ContrastSegmenter:
@@ -174,7 +174,7 @@ from accelerate import PartialState
 from test_evaluation import ContrastSegmenter
 from dsvlfs.data.episodes import load_episodes
 from dsvlfs.errors import InputError
-from dsvlfs.evaluation import evaluate
+from dsvlfs.measuring.evaluation import evaluate
 
 root, *files = map(Path, sys.argv[1:])
 state = PartialState(cpu=True)

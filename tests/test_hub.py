@@ -22,7 +22,7 @@ from huggingface_hub import ModelCard, constants, snapshot_download
 from safetensors.torch import load_file
 
 from dsvlfs import DSVLFSModel, InputError
-from dsvlfs.model_card import write_results
+from dsvlfs.hub.model_card import write_results
 
 ROOT = Path(__file__).parents[1]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -251,5 +251,5 @@ def test_the_wheel_carries_the_checkpoint(tmp_path):
             assert packed == (ROOT / "dsvlfs" / "checkpoints" / "tiny" / name).read_bytes()
         bank = archive.read("dsvlfs/descriptions/bank.json")
         assert bank == (ROOT / "dsvlfs" / "descriptions" / "bank.json").read_bytes()
-    assert {"dsvlfs/label.py", "dsvlfs/data/episodes.py"} <= names
+    assert {"dsvlfs/labelling/label.py", "dsvlfs/data/episodes.py"} <= names
     assert not any(name.startswith(("page/", "tests/", "train/")) for name in names)

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import SamModel
 
 from dsvlfs import DSVLFSModel, InputError
-from dsvlfs.import_reference import MARKERS, import_reference
+from dsvlfs.convert.reference import MARKERS, import_reference
 
 VOCABULARY = len(paper_like.WORDS)
 ADDED_TOKENS = 1 + len(MARKERS)

@@ -12,9 +12,9 @@ from torch import nn
 from transformers import SamModel
 
 from dsvlfs import InputError
-from dsvlfs.bases import load_base
 from dsvlfs.cli import main
-from dsvlfs.import_sam import import_sam
+from dsvlfs.convert.sam import import_sam
+from dsvlfs.hub.bases import load_base
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,8 @@
 import torch
 from conftest import micro_config
 
-from dsvlfs import info
 from dsvlfs.cli import main
+from dsvlfs.measuring import costs as info
 from dsvlfs.modeling import DSVLFSModel
 
 

@@ -15,14 +15,14 @@ from datasets import load_dataset
 from PIL import Image
 from pycocotools.coco import COCO
 
-from dsvlfs import label
 from dsvlfs.cli import main
+from dsvlfs.labelling import label
 
 # What runs in each process: the command with a stand-in for the model, which takes its time.
 DRIVER = """
 import sys, time
 from test_label import BrightnessModel
-from dsvlfs import label
+from dsvlfs.labelling import label
 from dsvlfs.cli import main
 class SlowModel(BrightnessModel):
     def segment(self, *arguments, **options):
@@ -221,7 +221,7 @@ def test_two_processes_share_the_photos_and_survive_a_kill(tmp_path):
     driver.write_text(DRIVER)
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", str(driver)]
     command = [*launch, *arguments(photos, out)]
-    path = os.pathsep.join([str(Path(__file__).parent), str(Path(label.__file__).parents[1])])
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(label.__file__).parents[2])])
     environment = {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
     first = subprocess.Popen(command, env=environment, start_new_session=True)
     while len(list(out.glob("labels-*.jsonl"))) < 2:

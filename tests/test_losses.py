@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from dsvlfs.losses import bce_loss, dice_loss
+from dsvlfs.parts.losses import bce_loss, dice_loss
 
 
 def test_bce_is_the_mean_over_the_pixels_of_each_sample():

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from reference_matching import ReferenceMatcher, load_into_ours
 from torch import Tensor
 
-from dsvlfs import correlation
-from dsvlfs.correlation import Correlation
-from dsvlfs.group_norm import norm_relu
-from dsvlfs.matching import CenterPivotConv4d, DenseMatcher
+from dsvlfs.parts import correlation
+from dsvlfs.parts.correlation import Correlation
+from dsvlfs.parts.group_norm import norm_relu
+from dsvlfs.parts.matching import CenterPivotConv4d, DenseMatcher
 
 
 def plain_correlation(query: Tensor, support: Tensor, mask: Tensor) -> Tensor:

@@ -3,7 +3,7 @@ import pytest
 from scipy.ndimage import binary_erosion
 from sklearn.metrics import jaccard_score, recall_score
 
-from dsvlfs.metrics import SegmentationMetrics, boundary_region, count_episode, predicted_tile
+from dsvlfs.measuring.metrics import SegmentationMetrics, boundary_region, count_episode, predicted_tile
 
 
 def mask(*rows: str) -> np.ndarray:

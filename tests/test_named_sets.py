@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from drawn_sets import CORNER, LARGE, draw_coco, draw_folder, draw_fss, draw_lvis, draw_pascal
 
-from dsvlfs.data.coco import COCO_CLASSES
+from dsvlfs.data.coco_reading import COCO_CLASSES
 from dsvlfs.data.json_stream import read_entries
 from dsvlfs.data.named_sets import NAMED_SETS, load_index, load_named_set, training_class_names
 from dsvlfs.data.pascal import PASCAL_CLASSES
@@ -175,7 +175,7 @@ def test_an_index_is_built_once_and_again_when_its_source_changes(tmp_path, own_
         raise AssertionError("read again")
 
     with monkeypatch.context() as patch:
-        patch.setattr("dsvlfs.data.coco.read_entries", refuse)
+        patch.setattr("dsvlfs.data.coco_reading.read_entries", refuse)
         assert load_named_set("coco-20i", root, split="test", fold=0)["photo_id"] == rows["photo_id"]
     file = root / "annotations" / "instances_val2014.json"
     content = json.loads(file.read_text())

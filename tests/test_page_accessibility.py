@@ -9,7 +9,7 @@ import pytest
 from page_browser import assert_looks_like, field, ramp, shown_image, shown_source, tab_to
 from PIL import Image
 
-from dsvlfs.visualization import overlay
+from dsvlfs.inference.pictures import overlay
 
 # What a person operates, and what holds several of those, as the accessibility tree calls it.
 NAMED_ROLES = {

@@ -7,17 +7,17 @@ from conftest import build_micro_model, micro_config, micro_tokenizer
 from datasets import Dataset
 from drawn_packs import draw_photo_folder
 from drawn_sets import draw_folder
-from episode_losses import EpisodeLosses, set_precision
 from PIL import Image
 from torch.utils.data import DataLoader
 
 from dsvlfs import InputError
 from dsvlfs.data.named_sets import load_named_set
-from dsvlfs.data.photo_episodes import PhotoBatch, PhotoEpisodeDataset, collate_photos
 from dsvlfs.data.photos import FEATURES, load_photo_folder
 from dsvlfs.data.targets import target_side
 from dsvlfs.descriptions.bank import bank_description
 from dsvlfs.processing import DSVLFSProcessor
+from dsvlfs.training.episode_losses import EpisodeLosses, set_precision
+from dsvlfs.training.photo_episodes import PhotoBatch, PhotoEpisodeDataset, collate_photos
 
 
 @pytest.fixture(scope="module")

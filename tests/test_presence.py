@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dsvlfs.presence import presence, support_fit
+from dsvlfs.inference.presence import presence, support_fit
 
 
 def test_presence_is_the_mean_of_what_is_known():

@@ -42,7 +42,7 @@ sys.exit(cli.main(["evaluate", "--set", "folder", "--root", root, "--seeds", "1"
 LABEL = """
 import os, sys
 from test_label import BrightnessModel
-from dsvlfs import label
+from dsvlfs.labelling import label
 from dsvlfs.cli import main
 
 rank, scenario, photos, out = int(os.environ["RANK"]), *sys.argv[1:]

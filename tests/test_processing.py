@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 from dsvlfs import InputError
-from dsvlfs.processing import Prediction, load_mask, load_photo
+from dsvlfs.inference.photos import load_mask, load_photo
+from dsvlfs.inference.results import Prediction
 
 
 def test_photos_of_every_kind_become_upright_rgb(tmp_path):

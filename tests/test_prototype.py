@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from dsvlfs.errors import InputError
-from dsvlfs.prototype import LAYER_WEIGHTS, PrototypeSegmenter, class_prototypes, prototype_scores
+from dsvlfs.measuring.prototype import LAYER_WEIGHTS, PrototypeSegmenter, class_prototypes, prototype_scores
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 

@@ -2,7 +2,7 @@
 
 import copy
 
-from dsvlfs.recent import Recent
+from dsvlfs.parts.recent import Recent
 
 
 def test_what_is_kept_is_bounded_and_the_oldest_goes():

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from dsvlfs import InputError
-from dsvlfs.selection import mask_at_points, mask_in_box
+from dsvlfs.inference.selection import mask_at_points, mask_in_box
 
 RED, BLUE, GREY = (200, 30, 30), (30, 30, 200), (120, 120, 120)
 

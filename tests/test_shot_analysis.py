@@ -9,10 +9,10 @@ from conftest import build_micro_model
 from drawn_packs import draw_photo_folder
 
 from dsvlfs import InputError
-from dsvlfs.analysis import shots
 from dsvlfs.cli import main
 from dsvlfs.data.episodes import Episode, load_episodes
-from dsvlfs.metrics import SegmentationMetrics, count_episode
+from dsvlfs.measuring.analysis import shots
+from dsvlfs.measuring.metrics import SegmentationMetrics, count_episode
 
 COLOURS = ("red", "blue", "green", "orange", "purple", "brown", "pink")
 

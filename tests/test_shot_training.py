@@ -10,9 +10,9 @@ from drawn_packs import draw_packs
 from safetensors.torch import load_file
 
 from dsvlfs import InputError
-from dsvlfs.checkpoint_files import read_config
-from dsvlfs.data.feature_cache import FeatureCache
-from dsvlfs.data.shot_sampling import ShotEpisodeDataset, collate_shots
+from dsvlfs.hub.checkpoint_files import read_config
+from dsvlfs.training.feature_cache import FeatureCache
+from dsvlfs.training.shot_sampling import ShotEpisodeDataset, collate_shots
 
 WHOLE = """
 scenes: {mosaic: 3, photo: 2, cutouts: 2, single: 2}

@@ -4,7 +4,6 @@ import json
 import sys
 from pathlib import Path
 
-import fit_names
 import numpy as np
 import paper_like
 import pytest
@@ -12,20 +11,21 @@ import torch
 import train_micro
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.utils import DistributedType
-from cache_features import build_cache, training_scenes
-from config import TrainingConfig, load_config
 from conftest import build_micro_model
 from drawn_packs import draw_packs
 from PIL import Image
-from run_folder import RunFolder
 from safetensors.torch import load_file, save_file
-from schedule import StepPlan, dropout_seed, learning_rate_factor
 
 from dsvlfs import InputError
-from dsvlfs.data.described import describe_classes
-from dsvlfs.data.feature_cache import FeatureCache
-from dsvlfs.data.sampling import EpisodeDataset, collate
-from dsvlfs.data.scenes import SceneComposer
+from dsvlfs.training import fit_names
+from dsvlfs.training.class_texts import describe_classes
+from dsvlfs.training.feature_cache import FeatureCache
+from dsvlfs.training.packs import build_cache, training_scenes
+from dsvlfs.training.run_folder import RunFolder
+from dsvlfs.training.sampling import EpisodeDataset, collate
+from dsvlfs.training.scenes import SceneComposer
+from dsvlfs.training.schedule import StepPlan, dropout_seed, learning_rate_factor
+from dsvlfs.training.settings import TrainingConfig, load_config
 
 CONFIGS = Path(__file__).parent.parent / "train" / "configs"
 
@@ -107,7 +107,7 @@ def test_an_episode_is_made_by_its_number_alone(cache):
 
 @pytest.mark.parametrize(("noise", "count"), [(0.1, 1), (0.5, 1), (0.67, 2), (0.9, 4), (1.0, 4)])
 def test_a_class_has_as_many_descriptions_of_no_help_as_make_up_their_share(cache, noise, count, monkeypatch):
-    monkeypatch.setattr("dsvlfs.data.described.bank_description", lambda name: f"like {name} and nothing else")
+    monkeypatch.setattr("dsvlfs.training.class_texts.bank_description", lambda name: f"like {name} and nothing else")
     described = describe_classes(FeatureCache(cache), noise)
     assert described == describe_classes(FeatureCache(cache), noise)
     for name, (right, *spoiled) in described.items():
@@ -117,7 +117,7 @@ def test_a_class_has_as_many_descriptions_of_no_help_as_make_up_their_share(cach
 
 
 def test_descriptions_are_spoiled_as_often_as_asked(cache, monkeypatch):
-    monkeypatch.setattr("dsvlfs.data.described.bank_description", lambda name: f"like {name} and nothing else")
+    monkeypatch.setattr("dsvlfs.training.class_texts.bank_description", lambda name: f"like {name} and nothing else")
     settings = {"description_share": 1.0, "semantic_only": 1.0, "visual_only": 0.0}
     plain, noisy = (_episodes(cache, **settings, description_noise=share) for share in (0.0, 0.5))
     known = describe_classes(FeatureCache(cache), 0.5)
@@ -129,7 +129,7 @@ def test_descriptions_are_spoiled_as_often_as_asked(cache, monkeypatch):
 
 
 def test_a_run_with_descriptions_of_no_help_knows_every_prompt_it_asks_for(cache, packs, tmp_path, monkeypatch):
-    monkeypatch.setattr("dsvlfs.data.described.bank_description", lambda name: f"like {name} and nothing else")
+    monkeypatch.setattr("dsvlfs.training.class_texts.bank_description", lambda name: f"like {name} and nothing else")
     settings = SETTINGS.replace("text_only_steps: 3", "text_only_steps: 6")
     (tmp_path / "settings.yaml").write_text(settings + "description_share: 1\ndescription_noise: 0.6\nmisnamed: 0")
     _train(cache, packs, tmp_path / "run", config=tmp_path / "settings.yaml")
@@ -348,7 +348,7 @@ def test_a_run_logs_the_health_of_its_correlation(cache, packs, tmp_path):
 
 def test_a_collapsed_correlation_is_said(cache, packs, tmp_path, monkeypatch, capsys):
     (tmp_path / "settings.yaml").write_text(WHOLE)
-    monkeypatch.setattr("dsvlfs.analysis.correlation_health.SMALLEST_SPREAD", float("inf"))
+    monkeypatch.setattr("dsvlfs.measuring.correlation_health.SMALLEST_SPREAD", float("inf"))
     _train(cache, packs, tmp_path / "run", config=tmp_path / "settings.yaml")
     assert "has collapsed in image.2, vision.5." in capsys.readouterr().err
 

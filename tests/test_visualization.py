@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from dsvlfs.errors import InputError
-from dsvlfs.visualization import CONTOUR, TINT, contact_sheet, heat_map, overlay
+from dsvlfs.inference.pictures import CONTOUR, TINT, contact_sheet, heat_map, overlay
 
 GREY = (100, 100, 100)
 

@@ -9,18 +9,18 @@ import signal
 import sys
 from pathlib import Path
 
-import episode_losses
 from conftest import build_micro_model
 
-import train
 from dsvlfs import DSVLFSConfig, DSVLFSModel
+from dsvlfs.training import episode_losses
+from dsvlfs.training import run as train
 
 
 def run(*arguments: object) -> None:
     """Runs train.py with these arguments."""
     episode_losses.DSVLFSModel = _build
     sys.argv = ["train.py", *map(str, arguments)]
-    train.main()
+    train.run()
 
 
 def _build(config: DSVLFSConfig) -> DSVLFSModel:

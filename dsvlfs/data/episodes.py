@@ -22,10 +22,11 @@ from datasets import Image as ImageFeature
 from PIL import Image
 
 from ..errors import InputError
-from ..processing import load_mask, load_photo, open_image
+from ..files import read_json_lines
+from ..inference.photos import load_mask, load_photo, open_image
+from .mosaic import compose_mosaic
 from .named_sets import class_names, load_index, split_classes
-from .photos import read_coco, read_json_lines, union_mask
-from .scenes import compose_mosaic
+from .photos import read_coco, union_mask
 
 Example = tuple[Image.Image, np.ndarray]
 

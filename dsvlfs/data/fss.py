@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from ..processing import open_image
+from ..inference.photos import open_image
 from .index_cache import Split, cached_index, file_state, layout_error
 from .photos import as_png
 

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from datasets import Dataset, Features, Value
 from datasets.exceptions import DatasetGenerationError
 
-from ..bases import cache_folder
 from ..errors import InputError
+from ..hub.bases import cache_folder
 from .photos import FEATURES
 
 Split = Literal["train", "test"]
@@ -22,7 +22,7 @@ _INDEX_VERSION = 1
 
 
 def cached_index(name: str, key: tuple, rows: Callable[[], Iterator[dict[str, Any]]]) -> Dataset:
-    """An index in the cache folder (`dsvlfs.bases.cache_folder`), built at its first use. Of several processes one
+    """An index in the cache folder (`dsvlfs.hub.bases.cache_folder`), built at its first use. Of several processes one
     builds and the others wait.
 
     Args:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ..errors import InputError
-from .photos import check_fields
+from ..files import check_fields
 
 _CHUNK = 2**23  # characters read at a time
 _DECODER = json.JSONDecoder()

@@ -26,7 +26,7 @@ import numpy as np
 from datasets import Dataset, Image
 
 from ..errors import InputError
-from .coco import COCO_CLASSES, coco_index, lvis_index
+from .coco_reading import COCO_CLASSES, coco_index, lvis_index
 from .fss import fss_index
 from .index_cache import INDEX_FEATURES, Split, layout_error
 from .pascal import PASCAL_CLASSES, pascal_index
@@ -65,7 +65,7 @@ def load_named_set(name: str, root: Path, *, split: Split, fold: int | None) -> 
 
     Returns:
         A dataset that reads photos on access. Its index, masks included, is built at the first use and kept in the
-        cache folder (`dsvlfs.bases.cache_folder`).
+        cache folder (`dsvlfs.hub.bases.cache_folder`).
 
     Raises:
         InputError: the name, the fold or the root's layout is wrong, or no row is left.

@@ -7,9 +7,7 @@ its names.
 """
 
 import io
-import json
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +16,8 @@ from PIL import Image as PILImage
 from pycocotools import mask as coco_mask
 
 from ..errors import InputError
-from ..processing import open_image
+from ..files import check_fields, read_json, read_json_lines
+from ..inference.photos import open_image
 
 FEATURES = Features(
     {
@@ -198,49 +197,6 @@ def read_coco(file: Path) -> dict[str, list[dict]]:
         for number, entry in enumerate(content[part], 1):
             check_fields(entry, entry_fields, f"Entry {number} of '{part}' in {file}")
     return content
-
-
-def read_json(file: Path, fields: Sequence[str] = ()) -> dict:
-    """Reads a JSON file that holds an object with these fields, or says in one sentence what is wrong (InputError)."""
-    try:
-        content = json.loads(_read_text(file))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{file} is not valid JSON ({error}); get the file again.") from None
-    check_fields(content, fields, str(file))
-    return content
-
-
-def read_json_lines(file: Path, fields: Sequence[str] = ()) -> list[dict]:
-    """Reads a file of one JSON object a line, each with these fields, or says what is wrong (InputError)."""
-    entries = []
-    for number, line in enumerate(_read_text(file).splitlines(), 1):
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            raise InputError(f"Line {number} of {file} is not valid JSON; mend or remove the line.") from None
-        check_fields(entry, fields, f"Line {number} of {file}")
-        entries.append(entry)
-    return entries
-
-
-def check_fields(entry: object, fields: Sequence[str], where: str) -> None:
-    """Raises InputError where `entry`, which is found at `where`, is no JSON object or lacks a field."""
-    if not isinstance(entry, dict):
-        raise InputError(f"{where} is not a JSON object; give one ({{...}}).")
-    for field in fields:
-        if field not in entry:
-            raise InputError(f"{where} lacks the field '{field}'; add it.")
-
-
-def _read_text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise InputError(f"There is no {file.name} in {file.parent}; give the folder that holds it.") from None
-    except IsADirectoryError:
-        raise InputError(f"{file} is a folder; give the file in it.") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{file} is not a text file; give a JSON file.") from None
 
 
 def as_png(mask: np.ndarray) -> dict:

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from ..data.photos import read_json
 from ..errors import InputError
+from ..files import read_json
 
 
 def read_descriptions(file: Path) -> dict[str, str]:

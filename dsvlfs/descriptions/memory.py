@@ -5,9 +5,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from ..bases import cache_folder
 from ..errors import InputError
 from ..files import write_json
+from ..hub.bases import cache_folder
 from .writers import QUESTION, Writer
 
 

@@ -1,0 +1,1 @@
+"""Others' checkpoints to ours."""

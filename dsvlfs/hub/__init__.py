@@ -1,0 +1,1 @@
+"""Frozen bases and checkpoints as files."""

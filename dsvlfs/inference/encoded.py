@@ -1,0 +1,81 @@
+"""What is kept of photos on their way through the model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..parts.matching import Match
+
+
+@dataclass(frozen=True)
+class Support:
+    """K encoded support photos.
+
+    Args:
+        layers: (K, channels, height, width) of each correlation layer, on the support grid.
+        masks: (K, height, width), foreground in [0, 1].
+    """
+
+    layers: tuple[Tensor, ...]
+    masks: Tensor
+
+    @classmethod
+    def join(cls, supports: Sequence["Support"]) -> "Support":
+        """One support of the photos of several, at least one."""
+        layers = zip(*(support.layers for support in supports), strict=True)
+        return cls(tuple(torch.cat(layer) for layer in layers), torch.cat([support.masks for support in supports]))
+
+    def __getitem__(self, places: list[int]) -> "Support":
+        """Of some of the photos."""
+        return Support(tuple(layer[places] for layer in self.layers), self.masks[places])
+
+
+@dataclass(frozen=True)
+class Query:
+    """An encoded query photo; like a `Support`, it holds frozen features alone, and stays right while a model trains.
+
+    Args:
+        features: a tensor a name with a batch dimension of one, from `DSVLFSModel.frozen_features`.
+        valid: (width, height) of the photo inside the encoder's square, in pixels.
+        size: (width, height) of the photo.
+    """
+
+    features: dict[str, Tensor]
+    valid: tuple[int, int]
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Shots:
+    """A query's supports, each compared with it.
+
+    Args:
+        support: the K of them.
+        match: of the query with each.
+        prompts: (K, prompt_dim, size, size), the visual prompt of each alone.
+    """
+
+    support: Support
+    match: Match
+    prompts: Tensor
+
+    def __getitem__(self, places: list[int]) -> "Shots":
+        """Some of them."""
+        return Shots(self.support[places], self.match[places], self.prompts[places])
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a query is decoded with beside its shots.
+
+    Args:
+        embedding: (1, prompt_dim, height, width) of the query.
+        semantic: (1, prompt_dim) of the class; None where the name is left out.
+        grounded: (1, prompt_dim, height, width), what that adds to the dense prompt; comes with `semantic`.
+    """
+
+    embedding: Tensor
+    semantic: Tensor | None = None
+    grounded: Tensor | None = None

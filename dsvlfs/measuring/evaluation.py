@@ -1,0 +1,205 @@
+"""Measures a segmenter on episodes, divided between Accelerate's processes."""
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from ..data.episodes import Episode, Example, is_shared
+from ..descriptions.bank import bank_description
+from ..errors import InputError
+from ..inference.results import Segmentation
+from ..parts.aggregation import Aggregation
+from ..parts.recent import Recent
+from ..processes import failing_together, gather, join_processes
+from .metrics import EpisodeCounts, SegmentationMetrics, count_episode, known_mean, predicted_tile
+
+# Files list episodes by class, so that the supports that come again are among the latest.
+_SUPPORTS_KEPT = 32
+
+
+class SupportCache:
+    """The latest supports that were encoded.
+
+    Args:
+        encode: photos with their masks to a support.
+    """
+
+    def __init__(self, encode: Callable[[Sequence[Example]], Any]) -> None:
+        self._encode = encode
+        self._supports: Recent[Any] = Recent(_SUPPORTS_KEPT)
+
+    def __call__(self, episode: Episode) -> Any:
+        """The episode's support, encoded once for the episodes that share it."""
+        return self._supports.get(episode.support_ids, lambda: self._encode(episode.support))
+
+
+class Segmenter(Protocol):
+    """What is measured: `DSVLFSModel`, `PrototypeSegmenter`."""
+
+    def encode_support(self, examples: Sequence[Example]) -> Any:
+        """Encodes support photos with their masks, for any number of queries."""
+
+    def segment(self, images: Any, class_name: str, *, support: Any, mode: str, **options: Any) -> Segmentation:
+        """Segments a photo; `description` and `aggregation` are among the options where they are asked for."""
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What is kept of an episode."""
+
+    counts: EpisodeCounts
+    class_names: tuple[str, ...]
+    seed: int
+    seconds: float
+    base_known: bool
+    right_tile: bool | None
+    described: bool
+
+
+def evaluate(
+    segmenter: Segmenter,
+    episodes: Sequence[Episode],
+    *,
+    mode: str,
+    aggregation: Aggregation | None = None,
+    describe: bool = False,
+    workers: int = 0,
+    trained_classes: Collection[str] | None = None,
+) -> dict[str, Any]:
+    """Segments every episode's query. Accelerate's processes take an equal share each; all return the same result,
+    which does not depend on their number.
+
+    Args:
+        mode: which prompts the segmenter uses: "both", "semantic" (no support is shown) or "visual".
+        aggregation: how several supports become one mask; None leaves it to the segmenter.
+        describe: whether to ask with the class's description, the episode's own or else the bank's, where there is one.
+        workers: processes that read photos ahead; 0 reads them in between.
+        trained_classes: names, in lower case, of the classes that the segmenter was trained on; the episodes' classes
+            that are among them are then reported apart.
+
+    Returns:
+        In percent: `miou`, `fb_iou`, `iou` (by class), `boundary_iou`, `miou_interval_95` ([low, high], by bootstrap
+        over all episodes); where known, `base_false_positive_rate` (the share of the pixels of trained classes' objects
+        in the queries that the masks cover; None where no query shows any); for mosaics `right_tile`, the percentage of
+        episodes whose tile with most predicted foreground is the class's; and with `trained_classes`, `shared_classes`
+        and `new_classes`, each with its `classes` and their `miou` (None where there are none). Besides: `episodes`,
+        their number, `seconds_per_query`, the mean without the supports' encoding, and with `describe`, `described`,
+        the number of episodes that had a description.
+
+        With episodes of several seeds each measure is taken of every seed and averaged, and `miou_by_seed` and
+        `miou_std` (over the seeds, n - 1) tell how far they differ.
+
+    Raises:
+        InputError: an episode's photo or mask cannot be used, in any process.
+    """
+    state = join_processes()
+    with state.split_between_processes(list(range(len(episodes)))) as own, failing_together():
+        outcomes = _run(
+            segmenter, episodes, own, mode, aggregation, describe, workers, show_progress=state.is_main_process
+        )
+    outcomes = gather(outcomes)
+    seeds = sorted({outcome.seed for outcome in outcomes})
+    by_seed = [SegmentationMetrics(o.counts for o in outcomes if o.seed == seed) for seed in seeds]
+    pooled = SegmentationMetrics(outcome.counts for outcome in outcomes)
+
+    def over_seeds(measure: Callable[[SegmentationMetrics], float]) -> float:
+        return 100 * known_mean(measure(metrics) for metrics in by_seed)
+
+    def of_classes(names: Collection[str]) -> dict[str, Any]:
+        return {"classes": sorted(names), "miou": over_seeds(lambda m: m.miou(names)) if names else None}
+
+    result = {
+        "miou": over_seeds(SegmentationMetrics.miou),
+        "fb_iou": over_seeds(SegmentationMetrics.fb_iou),
+        "iou": {
+            name: over_seeds(lambda m, name=name: m.iou_by_class().get(name, float("nan")))
+            for name in pooled.iou_by_class()
+        },
+        "boundary_iou": over_seeds(SegmentationMetrics.boundary_iou),
+        "miou_interval_95": [100 * end for end in pooled.bootstrap_interval()],
+        "episodes": len(episodes),
+        "seconds_per_query": sum(outcome.seconds for outcome in outcomes) / len(episodes),
+    }
+    if describe:
+        result["described"] = sum(outcome.described for outcome in outcomes)
+    if len(seeds) > 1:
+        mious = [100 * metrics.miou() for metrics in by_seed]
+        result |= {"miou_by_seed": dict(zip(map(str, seeds), mious)), "miou_std": float(np.std(mious, ddof=1))}
+    if any(outcome.base_known for outcome in outcomes):
+        rate = over_seeds(SegmentationMetrics.base_false_positive_rate)
+        result["base_false_positive_rate"] = None if np.isnan(rate) else rate
+    if trained_classes is not None:
+        names = {outcome.counts.class_name: outcome.class_names for outcome in outcomes}
+        shared = {name for name, others in names.items() if is_shared(others, trained_classes)}
+        result |= {"shared_classes": of_classes(shared), "new_classes": of_classes(names.keys() - shared)}
+    if right_tiles := [outcome.right_tile for outcome in outcomes if outcome.right_tile is not None]:
+        result["right_tile"] = 100 * sum(right_tiles) / len(right_tiles)
+    return result
+
+
+def _run(
+    segmenter: Segmenter,
+    episodes: Sequence[Episode],
+    indices: Sequence[int],
+    mode: str,
+    aggregation: Aggregation | None,
+    describe: bool,
+    workers: int,
+    *,
+    show_progress: bool,
+) -> list[_Outcome]:
+    """Outcomes of these episodes, in order."""
+    # A generator of its own: the loader draws a number when it starts, which would shift a training run's.
+    loader = DataLoader(_Loading(episodes, indices), batch_size=None, num_workers=workers, generator=torch.Generator())
+    encode_support = SupportCache(segmenter.encode_support)
+    options: dict[str, Any] = {} if aggregation is None else {"aggregation": aggregation}
+    outcomes = []
+    for episode in tqdm(loader, unit="episode", disable=not show_progress):
+        if isinstance(episode, InputError):
+            raise episode
+        support = None if mode == "semantic" else encode_support(episode)
+        if describe:
+            options["description"] = episode.description or bank_description(episode.class_name)
+        start = time.perf_counter()
+        prediction = segmenter.segment(episode.query, episode.class_name, support=support, mode=mode, **options).mask
+        seconds = time.perf_counter() - start
+        counts = count_episode(
+            episode.class_name, prediction, episode.query_mask, episode.query_ignore, episode.query_base
+        )
+        right_tile = None
+        if episode.layout is not None:
+            right_tile = predicted_tile(prediction, episode.layout) == episode.position
+        outcomes.append(
+            _Outcome(
+                counts=counts,
+                class_names=episode.class_names,
+                seed=episode.seed,
+                seconds=seconds,
+                base_known=episode.query_base is not None,
+                right_tile=right_tile,
+                described=options.get("description") is not None,
+            )
+        )
+    return outcomes
+
+
+class _Loading(Dataset):
+    """Chosen episodes; one that cannot be read is its error, which a worker's raising would wrap in a traceback."""
+
+    def __init__(self, episodes: Sequence[Episode], indices: Sequence[int]) -> None:
+        self._episodes, self._indices = episodes, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, number: int) -> Episode | InputError:
+        try:
+            return self._episodes[self._indices[number]]
+        except InputError as error:
+            return error

@@ -1,0 +1,385 @@
+"""What the page's events call: a person's input in, updates of the page out."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from .. import BaseNotAvailableError, InputError
+from ..inference.photos import load_mask, load_photo
+from ..inference.selection import mask_at_points, mask_in_box
+from . import engine
+from .engine import Result
+from .supports import Draft, EditorValue, clickable, editor_value, marked, painted_mask
+from .uploads import MAX_SUPPORTS, SUPPORT_SIDE, read_mask, read_photo, read_upload, shrink
+
+EXAMPLES_FOLDER = Path(__file__).parents[2] / "examples"
+
+BRUSH, BOX, ON, BESIDE = "Brush", "Box", "Point on it", "Point beside it"
+TOOLS = {
+    BRUSH: "Paint over the object.",
+    BOX: "Click two opposite corners of a box around the object.",
+    ON: "Click on the object, as often as it takes.",
+    BESIDE: "Click on what does not belong to the object.",
+}
+
+GalleryValue = list[tuple[str, str | None]]
+Update = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Example:
+    """An entry of `examples.json`; the images are names of files beside it."""
+
+    class_name: str
+    description: str
+    support_image: str
+    support_mask: str
+    query_image: str
+
+    def draft(self) -> Draft:
+        """The support photo with its mask."""
+        photo = load_photo(EXAMPLES_FOLDER / self.support_image)
+        return Draft(photo, load_mask(EXAMPLES_FOLDER / self.support_mask, photo.size), example=True)
+
+    @property
+    def query_file(self) -> str:
+        """The query photo."""
+        return str(EXAMPLES_FOLDER / self.query_image)
+
+
+EXAMPLES = [Example(**entry) for entry in json.loads((EXAMPLES_FOLDER / "examples.json").read_text(encoding="utf-8"))]
+
+
+@contextmanager
+def errors_on_page() -> Iterator[None]:
+    """Shows what the user can mend as a message, and leaves the fields as they are."""
+    try:
+        yield
+    except (InputError, BaseNotAvailableError) as error:
+        raise gr.Error(str(error), duration=None, print_exception=False) from error
+
+
+# Marking the supports --------------------------------------------------------------------------------------------
+
+
+def first_drafts() -> list[Draft]:
+    """What a visitor finds: the first example's support."""
+    return [EXAMPLES[0].draft()]
+
+
+def known(drafts: Sequence[Draft] | None, current: int) -> list[Draft]:
+    """A visitor's drafts, or a message where they were given up because the page was idle."""
+    if drafts is None or current > max(0, len(drafts) - 1):
+        raise gr.Error("The page was idle too long and has lost its photos; reload it.", print_exception=False)
+    return list(drafts)
+
+
+def keep_strokes(drafts: Sequence[Draft] | None, current: int, tool: str, editor: EditorValue | None) -> list[Draft]:
+    """The drafts, with what the brush has painted since."""
+    drafts = known(drafts, current)
+    if tool == BRUSH and drafts and editor is not None and editor["background"] is not None:
+        drafts[current] = drafts[current].with_mask(painted_mask(editor, drafts[current].photo.size))
+    return drafts
+
+
+def show_draft(drafts: Sequence[Draft], current: int, tool: str) -> tuple[Update, Update, Update]:
+    """Updates of the choice of the support photo, the editor and the clickable photo."""
+    draft = drafts[current] if drafts else None
+    clicking = draft is not None and tool != BRUSH
+    return (
+        gr.update(choices=[(str(i + 1), i) for i in range(len(drafts))], value=current, visible=len(drafts) > 1),
+        gr.update(value=editor_value(draft) if draft else None, visible=not clicking),
+        gr.update(value=clickable(draft) if clicking else None, visible=clicking),
+    )
+
+
+def choose_support(
+    drafts: list[Draft], current: int, tool: str, editor: EditorValue | None, chosen: int
+) -> tuple[list[Draft], int, Update, Update, Update]:
+    """Goes to another support photo."""
+    drafts = keep_strokes(drafts, current, tool, editor)
+    return drafts, chosen, *show_draft(drafts, chosen, tool)
+
+
+def choose_tool(
+    drafts: list[Draft], current: int, tool: str, editor: EditorValue | None, chosen: str
+) -> tuple[list[Draft], str, Update, Update, Update, Update]:
+    """Goes to another way of marking."""
+    drafts = keep_strokes(drafts, current, tool, editor)
+    return drafts, chosen, *show_draft(drafts, current, chosen), gr.update(info=TOOLS[chosen])
+
+
+def add_photos(
+    drafts: list[Draft], current: int, tool: str, editor: EditorValue | None, class_name: str, description: str,
+    paths: list[str],
+) -> tuple[list[Draft], int, Update, Update, Update, str, str]:  # fmt: skip
+    """Adds support photos; the first ones of a person's own take the place of the example and its words."""
+    kept = [draft for draft in keep_strokes(drafts, current, tool, editor) if not draft.example]
+    own = bool(kept)
+    try:
+        if len(kept) + len(paths) > MAX_SUPPORTS:
+            raise InputError(f"There can be {MAX_SUPPORTS} support photos at most; remove one first.")
+        added = [Draft.of(shrink(read_photo(path, "support photo"), SUPPORT_SIDE)) for path in paths]
+    except InputError as error:
+        gr.Warning(str(error))
+        return (gr.skip(),) * 7
+    words = (class_name, description) if own else ("", "")
+    return kept + added, len(kept), *show_draft(kept + added, len(kept), tool), *words
+
+
+def add_mask(drafts: list[Draft], current: int, tool: str, path: str) -> tuple[list[Draft], Update, Update, Update]:
+    """Takes an uploaded mask for the support photo that is shown."""
+    try:
+        if not drafts:
+            raise InputError("Add the support photo first, then its mask.")
+        drafts = known(drafts, current)
+        drafts[current] = drafts[current].with_mask(read_mask(path, drafts[current].photo))
+    except InputError as error:
+        gr.Warning(str(error))
+        return (gr.skip(),) * 4
+    return drafts, *show_draft(drafts, current, tool)
+
+
+def remove_support(
+    drafts: list[Draft], current: int, tool: str, editor: EditorValue | None
+) -> tuple[list[Draft], int, Update, Update, Update]:
+    """Takes the support photo that is shown away."""
+    drafts = keep_strokes(drafts, current, tool, editor)
+    del drafts[current : current + 1]
+    current = max(0, min(current, len(drafts) - 1))
+    return drafts, current, *show_draft(drafts, current, tool)
+
+
+def clear_marks(drafts: list[Draft], current: int, tool: str) -> tuple[list[Draft], Update, Update, Update]:
+    """Takes the mask and the clicks of the support photo that is shown away."""
+    drafts = known(drafts, current)
+    if drafts:
+        drafts[current] = Draft.of(drafts[current].photo)
+    return drafts, *show_draft(drafts, current, tool)
+
+
+def note_click(drafts: list[Draft], current: int, tool: str, click: gr.SelectData) -> tuple[list[Draft], Any]:
+    """Draws a click at once; `follow_clicks` makes a mask of it."""
+    drafts, point = known(drafts, current), (round(click.index[0]), round(click.index[1]))
+    draft = drafts[current]
+    if tool == BOX:
+        corners = (*draft.corners, point) if len(draft.corners) == 1 else (point,)
+        draft = replace(draft, corners=corners, inside=(), beside=())
+    elif tool == ON:
+        draft = replace(draft, corners=(), inside=(*draft.inside, point))
+    else:
+        draft = replace(draft, corners=(), beside=(*draft.beside, point))
+    drafts[current] = draft
+    return drafts, clickable(draft)
+
+
+def follow_clicks(drafts: list[Draft], current: int) -> tuple[list[Draft], Any]:
+    """Makes a mask of a whole box, or of points."""
+    draft = known(drafts, current)[current]
+    with errors_on_page():
+        if len(draft.corners) == 2:
+            (left, top), (right, bottom) = draft.corners
+            mask = mask_in_box(engine.load_model(), draft.photo, (left, top, right, bottom))
+        elif draft.inside:
+            mask = mask_at_points(engine.load_model(), draft.photo, draft.inside, draft.beside)
+        else:  # half a box, or nothing on the object yet
+            return gr.skip(), gr.skip()
+    if not mask.any():
+        gr.Warning("No object was found there; mark it otherwise, or paint it.")
+    drafts = list(drafts)
+    drafts[current] = replace(draft, mask=mask)
+    return drafts, clickable(drafts[current])
+
+
+# The class and the query photos ----------------------------------------------------------------------------------
+
+
+def describe(class_name: str) -> str:
+    """Says what a class looks like, from a bank or by a small language model; read it before you use it.
+
+    Args:
+        class_name: the class, such as "red fox".
+    """
+    with errors_on_page():
+        return engine.describe(class_name)
+
+
+def check_queries(gallery: GalleryValue | None) -> GalleryValue | Update | None:
+    """Takes photos that cannot be used out of the gallery again."""
+    usable = []
+    for path, caption in gallery or []:
+        try:
+            read_upload(path, "query photo")
+            usable.append((path, caption))
+        except InputError as error:
+            gr.Warning(str(error))
+    return gr.skip() if len(usable) == len(gallery or []) else usable or None
+
+
+# Results ---------------------------------------------------------------------------------------------------------
+
+
+def show_results(results: Sequence[Result], threshold: float) -> tuple[Sequence[Result], int, Update, Any, Any]:
+    """The results for the sliders, the first one chosen, the strip of all, and the first one's prompts; `redraw`
+    follows, with the sliders as they are by then."""
+    strip = [(engine.thumbnail(result, threshold), result.name) for result in results] if len(results) > 1 else None
+    return (
+        results,
+        0,
+        gr.update(value=strip, visible=len(results) > 1, selected_index=0 if strip else None),
+        *engine.draw_prompts(results[0]),
+    )
+
+
+def segment(
+    drafts: list[Draft], current: int, tool: str, editor: EditorValue | None, class_name: str, description: str,
+    gallery: GalleryValue | None, mode: str, threshold: float,
+    progress: gr.Progress = gr.Progress(),  # noqa: B008 (gradio looks for it there)
+) -> tuple[Any, ...]:  # fmt: skip
+    """Segments the class in the query photos."""
+    drafts = keep_strokes(drafts, current, tool, editor)
+    with errors_on_page():
+        supports = [] if mode == "semantic" else marked(drafts)
+        files = [path for path, _ in gallery or []]
+        results = engine.predict(supports, class_name, description, files, mode, lambda *p: progress(p[0], desc=p[1]))
+    return drafts, *show_results(results, threshold)
+
+
+@cache
+def first_results() -> tuple[Result, ...]:
+    """The first example's, the same for every visitor."""
+    example = EXAMPLES[0]
+    pairs = marked([example.draft()])
+    return tuple(engine.predict(pairs, example.class_name, example.description, [example.query_file], "both"))
+
+
+def open_page(threshold: float) -> tuple[Any, ...]:
+    """What a visitor finds: the first example, already segmented."""
+    with errors_on_page():
+        return show_results(first_results(), threshold)
+
+
+def choose_result(
+    results: Sequence[Result] | None, view: str, threshold: float, opacity: float, click: gr.SelectData
+) -> tuple[Any, ...]:
+    """Shows another query photo's result."""
+    if not results:
+        raise gr.Error("The page was idle too long and has lost its results; reload it.", print_exception=False)
+    result = results[click.index]
+    return click.index, *engine.draw(result, view, threshold, opacity), *engine.draw_prompts(result)
+
+
+def redraw(
+    results: Sequence[Result] | None, chosen: int, view: str, threshold: float, opacity: float
+) -> tuple[Any, str]:
+    """Draws the result that is shown again; the model is not asked."""
+    return engine.draw(results[chosen], view, threshold, opacity) if results else (None, "")
+
+
+@contextmanager
+def _files() -> Iterator[Path]:
+    """A folder until gradio has taken its files over, which it does at the `yield` of an event."""
+    with errors_on_page(), tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def save_masks(results: Sequence[Result] | None, threshold: float) -> Iterator[str]:
+    """The masks, in the photos' own size."""
+    if not results:
+        raise gr.Error("There is no result yet; press “Segment” first.", print_exception=False)
+    with _files() as folder:
+        yield str(engine.pack(engine.write_masks(results, threshold, folder), folder / "masks.zip"))
+
+
+def save_coco(results: Sequence[Result] | None, threshold: float) -> Iterator[str]:
+    """All masks as a COCO JSON."""
+    if not results:
+        raise gr.Error("There is no result yet; press “Segment” first.", print_exception=False)
+    with _files() as folder:
+        yield str(engine.write_coco(results, threshold, folder / "annotations.json"))
+
+
+# For programs ----------------------------------------------------------------------------------------------------
+
+
+def call_segment(
+    class_name: str, queries: list[str] | None, support_photos: list[str] | None, support_masks: list[str] | None,
+    description: str, prompts: str, threshold: float,
+) -> Iterator[tuple[list[str], list[str], str, list[dict[str, Any]]]]:  # fmt: skip
+    """Segments a class in photos.
+
+    Args:
+        class_name: the class, such as "red fox".
+        queries: the photos to find it in, 12 at most.
+        support_photos: photos that show it, 5 at most; none to ask by name alone.
+        support_masks: their masks, in the same order; white, or whatever is not zero, is the object.
+        description: what the class looks like; may be empty.
+        prompts: "both", "semantic" (the name) or "visual" (the supports).
+        threshold: probability from which on a pixel is foreground, or a support votes for it.
+
+    Returns:
+        Masks (PNG, 0 and 255, in the photos' own size), overlays, a COCO JSON of all masks, and for each photo its
+        name, the mask's area in percent, and the area in percent by number of votes.
+    """
+    with _files() as folder:
+        if not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
+            raise InputError(f"The threshold is {threshold!r}; give a number from 0 to 1.")
+        photo_files, mask_files = support_photos or [], support_masks or []
+        if len(photo_files) != len(mask_files):
+            raise InputError(
+                f"There are {len(photo_files)} support photos and {len(mask_files)} masks; give a mask for each photo."
+            )
+        supports = []
+        if prompts != "semantic":
+            for number, (photo_file, mask_file) in enumerate(zip(photo_files, mask_files), 1):
+                photo = shrink(read_photo(photo_file, f"support photo {number}"), SUPPORT_SIDE)
+                supports.append((photo, read_mask(mask_file, photo, f"mask {number}")))
+        results = engine.predict(supports, class_name or "", description or "", queries or [], prompts)
+        masks = engine.write_masks(results, threshold, folder)
+        overlays = engine.write_overlays(results, threshold, folder)
+        coco = engine.write_coco(results, threshold, folder / "annotations.json")
+        report = [engine.report(result, threshold) for result in results]
+        yield [str(file) for file in masks], [str(file) for file in overlays], str(coco), report
+
+
+def call_mask(
+    photo: str, box: list[float] | None, points_on: list[list[float]] | None, points_beside: list[list[float]] | None
+) -> Iterator[str]:
+    """Makes a mask of one object from a box, or from points.
+
+    Args:
+        photo: of the object.
+        box: [left, top, right, bottom] in pixels; or null, to give points.
+        points_on: [[x, y], ...] in pixels, on the object.
+        points_beside: likewise, on what does not belong to it.
+
+    Returns:
+        The mask (PNG, 0 and 255), of the photo's size.
+    """
+    with _files() as folder:
+        if photo is None:
+            raise InputError("Give the photo.")
+        image = read_photo(photo, "photo")
+        points = [points_on or [], points_beside or []]
+        if box is not None and not _are_numbers(box, 4):
+            raise InputError("Give the box as [left, top, right, bottom], in pixels, or null.")
+        if not all(isinstance(p, list) and all(_are_numbers(point, 2) for point in p) for p in points):
+            raise InputError("Give points as [[x, y], ...], in pixels, or null.")
+        if box:
+            mask = mask_in_box(engine.load_model(), image, box)
+        else:
+            mask = mask_at_points(engine.load_model(), image, *points)
+        yield str(engine.write_mask(mask, folder / f"{Path(photo).stem}_mask.png"))
+
+
+def _are_numbers(values: object, count: int) -> bool:
+    return isinstance(values, list) and len(values) == count and all(type(v) in (int, float) for v in values)

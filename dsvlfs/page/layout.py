@@ -1,0 +1,318 @@
+"""The web page: mark one object in a support photo or in several, name its class, and see the class found in others.
+
+`python app.py` serves it; gradio's environment variables, such as `GRADIO_SERVER_PORT`, hold. What its events do is in
+`page/`.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import gradio as gr
+
+from .. import BaseNotAvailableError, InputError
+from ..inference.pictures import TINT
+from . import events
+from .events import BRUSH, EXAMPLES, EXAMPLES_FOLDER, TOOLS
+from .supports import BRUSH_OPACITY, editor_value
+from .uploads import MAX_BYTES
+
+PROMPTS = {"Both": "both", "Name": "semantic", "Support": "visual"}
+VIEWS = {"Mask": "mask", "Probability": "probability", "Votes": "votes"}
+
+# A download starts when its file is ready: the visible button makes it, the hidden one has it.
+TAKE = "() => document.querySelector('#{} a, #{} button, a#{}, button#{}')?.click()"
+
+# Gradio leaves these without a name: they get that of their block.
+NAME_PARTS = """
+() => {
+    const label = (part) =>
+        part.closest(".block")?.querySelector("label, [data-testid=block-info]")?.innerText.trim() || "";
+    const each = (parts, change) => document.querySelectorAll(parts).forEach(change);
+    const call = (parts, name) => each(`${parts}:not([aria-label])`, (part) => {
+        if (name(part)) part.setAttribute("aria-label", name(part));
+    });
+    const name = () => {
+        each(".image-container > button img[alt='']", (picture) => picture.setAttribute("alt", label(picture)));
+        each("#strip button.thumbnail-item", (button) => button.removeAttribute("aria-label"));  // has a caption
+        each("#support canvas", (canvas) => canvas.setAttribute("role", "img"));
+        call("#support canvas", label);
+        call("#support input[type=range]", () => "Size");
+        call("#support button.color", () => "Color");
+        call("fieldset", label);
+    };
+    name();
+    new MutationObserver(name).observe(document.body, { childList: true, subtree: true });
+}
+"""
+
+CSS = """
+.gradio-container { max-width: 1360px !important; }
+#header { align-items: center; }
+#title { flex: 1 1 420px; }
+#examples { flex: 1 1 340px; flex-wrap: nowrap; }
+.example { flex-direction: column; gap: 2px; padding: 4px !important; }
+.example img { width: 56px; height: 42px; border-radius: 4px; }
+#clickable img { cursor: crosshair; }
+.tight { gap: 6px; }
+"""
+
+# Gradio's own greys and blue fall short of the contrast that WCAG asks for.
+THEME = gr.themes.Default(primary_hue="blue").set(
+    body_text_color_subdued="*neutral_600",
+    body_text_color_subdued_dark="*neutral_300",
+    block_info_text_color="*neutral_600",
+    block_info_text_color_dark="*neutral_300",
+    button_primary_background_fill="*primary_700",
+    button_primary_background_fill_hover="*primary_800",
+)
+
+
+def build_page() -> gr.Blocks:
+    """Lays out the page; nothing asks for the model until it is opened."""
+    (start,) = events.first_drafts()
+    with gr.Blocks(title="DSV-LFS: few-shot segmentation", delete_cache=(3600, 3600)) as page:
+        drafts = gr.State(time_to_live=3600)  # None once it is given up
+        current, tool = gr.State(0), gr.State(BRUSH)
+        results, chosen = gr.State(time_to_live=3600), gr.State(0)
+        asks_model = {"concurrency_id": "model", "concurrency_limit": 1}
+        _add_endpoints(asks_model)  # before the page's own events, which would take their names
+
+        with gr.Row(elem_id="header"):
+            gr.Markdown(
+                "# Few-shot segmentation\nMark one object, name it, and find others of its kind in other photos.",
+                elem_id="title",
+            )
+            with gr.Row(elem_id="examples"):
+                example_buttons = [
+                    gr.Button(
+                        example.class_name.capitalize(),
+                        icon=EXAMPLES_FOLDER / example.query_image,
+                        size="sm",
+                        min_width=0,
+                        elem_id=f"example-{number}",
+                        elem_classes="example",
+                    )
+                    for number, example in enumerate(EXAMPLES)
+                ]
+        with gr.Row():
+            with gr.Column(min_width=300):
+                which = gr.Radio([("1", 0)], value=0, label="Support photo", visible=False, elem_id="which")
+                editor = gr.ImageEditor(
+                    editor_value(start),
+                    type="pil",
+                    format="png",  # a lossy format would blur the mask
+                    label="1. Support",
+                    sources=(),
+                    transforms=(),
+                    layers=False,
+                    canvas_size=start.photo.size,  # of another size, the first layer would be off-centre
+                    brush=gr.Brush(colors=[("#{:02x}{:02x}{:02x}".format(*TINT), BRUSH_OPACITY)], color_mode="fixed"),
+                    height=340,
+                    elem_id="support",
+                )
+                clickable = gr.Image(
+                    label="1. Support",
+                    format="jpeg",
+                    interactive=False,
+                    buttons=[],
+                    visible=False,
+                    height=340,
+                    elem_id="clickable",
+                )
+                tools = gr.Radio(list(TOOLS), value=BRUSH, label="Mark the object", info=TOOLS[BRUSH], elem_id="tools")
+                with gr.Row(elem_classes="tight"):
+                    small = {"size": "sm", "min_width": 0}
+                    photo_upload = gr.UploadButton(
+                        "Add photo", file_types=["image"], file_count="multiple", elem_id="support-photo", **small
+                    )
+                    mask_upload = gr.UploadButton("Add mask", file_types=["image"], elem_id="support-mask", **small)
+                    clear_button = gr.Button("Clear mask", elem_id="clear", **small)
+                    remove_button = gr.Button("Remove", elem_id="remove", **small)
+            with gr.Column(min_width=300):
+                query = gr.Gallery(
+                    [EXAMPLES[0].query_file],
+                    type="filepath",
+                    file_types=["image"],
+                    label="2. Query photos",
+                    sources=["upload", "clipboard"],
+                    columns=2,
+                    fit_columns=False,
+                    height=220,
+                    object_fit="contain",
+                    buttons=[],
+                    elem_id="query",
+                )
+                class_name = gr.Textbox(EXAMPLES[0].class_name, label="Class name", max_lines=1, elem_id="class-name")
+                description = gr.Textbox(
+                    EXAMPLES[0].description, label="Description (optional)", lines=2, elem_id="description"
+                )
+                describe_button = gr.Button("Write a description", size="sm", elem_id="describe")
+                mode = gr.Radio(list(PROMPTS.items()), value="both", label="Prompts", elem_id="mode")
+                segment_button = gr.Button("Segment", variant="primary", elem_id="segment")
+            with gr.Column(min_width=300):
+                found = gr.Image(
+                    label="3. Result",
+                    format="jpeg",
+                    interactive=False,
+                    buttons=["fullscreen", "download"],
+                    height=340,
+                    elem_id="overlay",
+                )
+                strip = gr.Gallery(
+                    label="All results",
+                    columns=4,
+                    height=130,
+                    allow_preview=False,
+                    interactive=False,
+                    visible=False,
+                    buttons=[],
+                    elem_id="strip",
+                )
+                area = gr.Textbox(label="Area", interactive=False, elem_id="area")
+                view = gr.Radio(list(VIEWS.items()), value="mask", label="Show", elem_id="view")
+                with gr.Row(elem_classes="tight"):
+                    threshold = gr.Slider(
+                        0.05, 0.95, 0.5, step=0.05, label="Threshold", min_width=140, elem_id="threshold"
+                    )
+                    opacity = gr.Slider(0, 1, 0.5, step=0.05, label="Opacity", min_width=140, elem_id="opacity")
+                with gr.Row(elem_classes="tight"):
+                    of_prompt = {"format": "jpeg", "interactive": False, "buttons": [], "height": 150, "min_width": 120}
+                    by_name = gr.Image(label="By the name alone", elem_id="by-name", **of_prompt)
+                    by_support = gr.Image(label="By the support alone", elem_id="by-support", **of_prompt)
+                with gr.Row(elem_classes="tight"):
+                    masks_button = gr.Button("Masks (PNG)", elem_id="masks", **small)
+                    coco_button = gr.Button("COCO JSON", elem_id="coco", **small)
+                    masks_file = gr.DownloadButton("Masks", visible="hidden", elem_id="masks-file")
+                    coco_file = gr.DownloadButton("COCO JSON", visible="hidden", elem_id="coco-file")
+
+        shown = [which, editor, clickable]
+        marking = [drafts, current, tool]
+        words = [class_name, description]
+        drawing = [view, threshold, opacity]
+        inputs = [*marking, editor, *words, query, mode, threshold]
+        outputs = [results, chosen, strip, by_name, by_support]
+        to_draw, drawn = [results, chosen, *drawing], [found, area]
+        private = {"api_visibility": "private"}
+        is_quick = {"queue": False, "show_progress": "hidden", **private}
+        reads_files = {"concurrency_id": "files", "concurrency_limit": 2, **private}
+
+        page.load(events.first_drafts, None, drafts, **is_quick)
+        page.load(events.open_page, threshold, outputs, show_progress_on=found, **asks_model, **private).success(
+            events.redraw, to_draw, drawn, **is_quick
+        )
+        gr.on(
+            [segment_button.click, class_name.submit],
+            events.segment,
+            inputs,
+            [drafts, *outputs],
+            show_progress_on=found,
+            **asks_model,
+            **private,
+        ).success(events.redraw, to_draw, drawn, **is_quick)
+        describe_button.click(
+            events.describe, class_name, description, api_name="describe", show_progress_on=description, **asks_model
+        )
+        for change in (threshold.input, opacity.input, view.input):
+            change(events.redraw, to_draw, drawn, trigger_mode="always_last", **is_quick)
+        strip.select(events.choose_result, [results, *drawing], [chosen, found, area, by_name, by_support], **is_quick)
+
+        which.input(events.choose_support, [*marking, editor, which], [drafts, current, *shown], **is_quick)
+        tools.input(events.choose_tool, [*marking, editor, tools], [drafts, tool, *shown, tools], **is_quick)
+        remove_button.click(events.remove_support, [*marking, editor], [drafts, current, *shown], **is_quick)
+        clear_button.click(events.clear_marks, marking, [drafts, *shown], **is_quick)
+        clickable.select(events.note_click, marking, [drafts, clickable], **is_quick).then(
+            events.follow_clicks, [drafts, current], [drafts, clickable], **asks_model, **private
+        )
+        photo_upload.upload(
+            events.add_photos,
+            [*marking, editor, *words, photo_upload],
+            [drafts, current, *shown, *words],
+            **reads_files,
+        )
+        mask_upload.upload(events.add_mask, [*marking, mask_upload], [drafts, *shown], **reads_files)
+        query.upload(events.check_queries, query, query, **reads_files)
+        for save, button, file in (
+            (events.save_masks, masks_button, masks_file),
+            (events.save_coco, coco_button, coco_file),
+        ):
+            button.click(save, [results, threshold], file, **reads_files).success(
+                None, js=TAKE.replace("{}", file.elem_id), api_visibility="private"
+            )
+        for button, example in zip(example_buttons, EXAMPLES, strict=True):
+            button.click(
+                partial(_open_example, example), tool, [drafts, current, *shown, *words, query], **is_quick
+            ).then(events.segment, inputs, [drafts, *outputs], show_progress_on=found, **asks_model, **private).success(
+                events.redraw, to_draw, drawn, **is_quick
+            )
+    return page.queue(max_size=16)
+
+
+def _open_example(example: events.Example, tool: str) -> tuple[Any, ...]:
+    """Fills the page with an example."""
+    draft = example.draft()
+    return (
+        [draft],
+        0,
+        *events.show_draft([draft], 0, tool),
+        example.class_name,
+        example.description,
+        [example.query_file],
+    )
+
+
+def _add_endpoints(asks_model: dict[str, Any]) -> None:
+    """What programs call; their fields are not on the page."""
+    with gr.Group(visible=False):
+        photos = {"file_count": "multiple", "file_types": ["image"]}
+        given = [
+            gr.Textbox(label="Class name"),
+            gr.File(label="Query photos", **photos),
+            gr.File(label="Support photos", **photos),
+            gr.File(label="Support masks, in the same order", **photos),
+            gr.Textbox("", label="Description"),
+            gr.Radio(list(PROMPTS.values()), value="both", label="Prompts"),
+            gr.Number(0.5, minimum=0, maximum=1, label="Threshold"),
+        ]
+        made = [
+            gr.File(label="Masks", file_count="multiple"),
+            gr.File(label="Overlays", file_count="multiple"),
+            gr.File(label="COCO JSON"),
+            gr.JSON(label="Name and areas of each photo"),
+        ]
+        gr.Button().click(events.call_segment, given, made, api_name="segment", **asks_model)
+        marks = [
+            gr.File(label="Photo", file_types=["image"]),
+            gr.JSON(label="Box: [left, top, right, bottom]"),
+            gr.JSON(label="Points on the object: [[x, y], ...]"),
+            gr.JSON(label="Points beside it: [[x, y], ...]"),
+        ]
+        gr.Button().click(events.call_mask, marks, gr.File(label="Mask"), api_name="mask", **asks_model)
+
+
+def launch(**options: Any) -> None:
+    """Serves the page; options are those of `gr.Blocks.launch`."""
+    demo.launch(
+        css=CSS,
+        footer_links=["api"],
+        max_file_size=MAX_BYTES,
+        run_history=False,
+        state_session_capacity=200,
+        theme=THEME,
+        js=NAME_PARTS,
+        **options,
+    )
+
+
+gr.set_static_paths([EXAMPLES_FOLDER])
+demo = build_page()
+
+
+def main() -> None:
+    """Opens the page with an example already segmented."""
+    try:
+        events.first_results()
+    except (InputError, BaseNotAvailableError) as error:
+        raise SystemExit(str(error)) from error
+    launch()

@@ -1,0 +1,231 @@
+"""Starts the semantic prompt in a space that names and photos share, in closed form.
+
+The language model's states at `<SEM_prompt>` differ little between classes. Standardised, a ridge regression from them
+to the features of the classes' photos generalises to names that no photo was shown for; gradient descent on a few
+hundred classes overfits instead.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mode
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from tqdm import tqdm
+
+from ..configuration import DSVLFSConfig
+from ..errors import InputError
+from ..hub.checkpoint_files import write_tensors
+from ..modeling import DSVLFSModel
+from ..parts.grounding import normalise
+from .class_texts import describe_classes
+from .feature_cache import FeatureCache
+
+Text = tuple[str, str | None]
+
+# A class of more supports than these is too wide to look like one thing.
+_WIDEST_CLASS = 80
+_RIDGE = 100.0
+_FOLDS = 10
+
+
+class TextStates:
+    """The language model's states at `<SEM_prompt>` for texts read with photo tokens that say nothing yet, each
+    computed once and kept in a file.
+
+    Args:
+        model: whose language model is not adapted yet.
+        file: of the states computed before; made where it is missing.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+
+    def __init__(self, model: DSVLFSModel, file: Path) -> None:
+        self.model = model
+        self.file = file
+        try:
+            self._states = load_file(file) if file.exists() else {}
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"The texts' states {file} are damaged ({error}); delete the file.") from error
+
+    @torch.no_grad()
+    def __call__(self, texts: list[Text]) -> Tensor:
+        """States (len(texts), width)."""
+        new = [text for text in dict.fromkeys(texts) if _key(text) not in self._states]
+        new.sort(key=lambda text: len(text[0]) * 2 + len(text[1] or ""))  # little padding
+        encoder = self.model.semantic_encoder
+        training = encoder.training
+        encoder.eval()  # no dropout: a state is kept for good
+        for start in tqdm(range(0, len(new), 16), desc="texts", disable=len(new) < 16):
+            part = new[start : start + 16]
+            question = self.model.processor.question(part).to(self.model.device)
+            tokens = encoder.silent_tokens(len(part))
+            states, _ = encoder.read(tokens, question)
+            self._states |= {_key(text): state.cpu() for text, state in zip(part, states)}
+        encoder.train(training)
+        if new:
+            write_tensors(self.file, self._states)
+        return torch.stack([self._states[_key(text)] for text in texts])
+
+
+def _key(text: Text) -> str:
+    return f"{text[0]}\n{text[1] or ''}"
+
+
+@dataclass(frozen=True)
+class _Objects:
+    """The cache's supports: features (objects, features) of unit length, their entries in it, and the mean that was
+    taken off the features."""
+
+    features: Tensor
+    entries: list[dict]
+    centre: Tensor
+
+    def rows_of_name(self) -> dict[str, list[int]]:
+        rows = defaultdict(list)
+        for index, entry in enumerate(self.entries):
+            for name in entry["names"]:
+                rows[name].append(index)
+        return dict(rows)
+
+
+class SemanticAlignment:
+    """Fits the model's semantic prompt to the supports of a feature cache: the standardisation of the state, the
+    projection to the prompt, and the space of `SemanticGrounding`.
+
+    A model gets the fit to all classes (`apply`). For training there is a second fit, `held_out_prompts`: there no
+    family of classes was used to predict its own members, so the decoder learns to trust a name as far as a new one
+    deserves.
+
+    Args:
+        model: the tiny size; it is left as it is.
+        cache: finished.
+        states: of the same model.
+        description_noise: share of no help among the descriptions that are fitted to as well (`describe_classes`): the
+            prompt then says what the class's name says, whatever comes with it. 0 fits to names and definitions alone.
+    """
+
+    def __init__(
+        self, model: DSVLFSModel, cache: FeatureCache, states: TextStates, *, description_noise: float = 0.0
+    ) -> None:
+        objects = _read_objects(model.config, cache)
+        self._centre = objects.centre
+        rows_of_name = objects.rows_of_name()
+        shown = [item for query in cache.names("queries").values() for item in query["objects"]]
+        definitions = {(e["names"][0], e["definition"]) for e in (*objects.entries, *shown) if e["definition"]}
+        names = sorted(rows_of_name.keys() | {name for item in shown for name in item["names"]})
+        self._texts = [*((name, None) for name in names), *sorted(definitions)]
+        plain = len(self._texts)
+        if description_noise:
+            described = describe_classes(cache, description_noise)
+            further = [(name, text) for name, texts in described.items() for text in texts]
+            self._texts += [text for text in dict.fromkeys(further) if text not in definitions]
+        rows = [rows_of_name.get(name, []) for name, _ in self._texts]
+        state = states(self._texts)
+        self._mean, self._scale = state.mean(dim=0), 1 / state.std(dim=0, correction=0).clamp(min=1e-3)
+        standard = ((state - self._mean) * self._scale).double()
+        self._basis = torch.zeros(model.config.prompt_dim, objects.features.shape[1])
+        directions = torch.linalg.svd(objects.features, full_matrices=False).Vh[: len(self._basis)]
+        self._basis[: len(directions)] = directions  # fewer objects than dimensions leave some empty
+        looks = (objects.features @ self._basis.T).double()
+        weights = _ridge(standard, looks, rows)
+        # Prompts have the scale of the decoder's own tokens.
+        factor = model.config.prompt_dim**0.5 / (standard[:plain] @ weights).norm(dim=1).mean().clamp(min=1e-6)
+        self._weights = (weights * factor).float()
+        folds = _folds(objects.entries, rows_of_name)
+        self._held_out = (standard @ weights * factor).float()
+        fold_of_text = torch.tensor([mode([folds[i] for i in own]) if own else -1 for own in rows])
+        for fold in range(_FOLDS):
+            seen = [[i for i in own if folds[i] != fold] for own in rows]
+            chosen = fold_of_text == fold
+            self._held_out[chosen] = (standard[chosen] @ _ridge(standard, looks, seen) * factor).float()
+        self._index = {text: index for index, text in enumerate(self._texts)}
+        self.accuracy = _tile_accuracy(self._held_out[:plain], looks.float(), rows[:plain])
+
+    @torch.no_grad()
+    def apply(self, model: DSVLFSModel) -> None:
+        """Sets the model's standardisation, projection and grounding space; other weights keep theirs."""
+        encoder, grounding = model.semantic_encoder, model.grounding
+        encoder.state_mean.copy_(self._mean)
+        encoder.state_scale.copy_(self._scale)
+        _set_linear(encoder.to_prompt, self._weights)
+        grounding.centre.copy_(self._centre)
+        grounding.basis.copy_(self._basis)
+
+    def check(self, model: DSVLFSModel) -> None:
+        """Raises InputError unless the model's grounding space is this one."""
+        if not torch.allclose(model.grounding.basis.cpu(), self._basis, atol=1e-3):
+            raise InputError(
+                "The checkpoint's names were aligned with another feature cache; give the one that it was trained from."
+            )
+
+    def held_out_prompts(self, texts: list[Text]) -> Tensor:
+        """Semantic prompts (len(texts), prompt_dim) of texts of the cache, each from a fit without its family."""
+        return self._held_out[[self._index[text] for text in texts]]
+
+
+def _read_objects(config: DSVLFSConfig, cache: FeatureCache) -> _Objects:
+    numbers = [config.correlation_layers.index(name) for name in config.grounding_layers]
+    names = cache.names("supports")
+    loaded = [cache.load("supports", stem) for stem in names]
+    mask = torch.stack([tensors["mask"] for tensors in loaded]).float() / 255
+    kept = mask.sum(dim=(1, 2)) > 0
+    layers = [torch.stack([tensors[f"layer.{n}"] for tensors in loaded])[kept].float() for n in numbers]
+    weight = (mask / mask.sum(dim=(1, 2), keepdim=True))[kept, None]
+    centres = [(layer * weight).sum(dim=(2, 3)).mean(dim=0) for layer in layers]
+    positions = normalise(layers, centres, mask.shape[-1])
+    features = F.normalize((positions * weight).sum(dim=(2, 3)), dim=1)
+    entries = [entry for entry, keep in zip(names.values(), kept) if keep]
+    return _Objects(features, entries, torch.cat(centres))
+
+
+def _ridge(states: Tensor, looks: Tensor, rows: list[list[int]]) -> Tensor:
+    """Weights (width, prompt_dim) from texts' states to the mean look of each text's objects; texts without an object,
+    or with too many, are left out."""
+    used = [i for i, own in enumerate(rows) if 0 < len(own) <= _WIDEST_CLASS]
+    x = states[used]
+    y = F.normalize(torch.stack([looks[rows[i]].mean(dim=0) for i in used]), dim=1)
+    weight = torch.tensor([min(len(rows[i]), 5) ** 0.5 for i in used], dtype=x.dtype)[:, None]
+    ridge = _RIDGE * torch.eye(x.shape[1], dtype=x.dtype)
+    return torch.linalg.solve(x.T @ (x * weight) + ridge, x.T @ (y * weight))
+
+
+def _set_linear(projection: torch.nn.Sequential, weights: Tensor) -> None:
+    """Makes Linear-ReLU-Linear compute `x @ weights` exactly: x = relu(x) - relu(-x); spare units keep their input
+    weights and start unread."""
+    first, _, last = projection
+    size = weights.shape[1]
+    first.weight[: 2 * size] = torch.cat([weights, -weights], dim=1).T
+    first.bias[: 2 * size] = 0
+    last.weight.zero_()
+    last.weight[:, : 2 * size] = torch.cat([torch.eye(size), -torch.eye(size)], dim=1)
+    last.bias.zero_()
+
+
+def _folds(entries: list[dict], rows_of_name: dict[str, list[int]]) -> list[int]:
+    """A fold an object, the same for all of a family: its nearest name that at least eight objects share."""
+    families = [
+        next((name for name in entry["names"] if 8 <= len(rows_of_name[name]) <= _WIDEST_CLASS), entry["names"][0])
+        for entry in entries
+    ]
+    number = {family: index for index, family in enumerate(sorted(set(families)))}
+    return [number[family] % _FOLDS for family in families]
+
+
+def _tile_accuracy(prompts: Tensor, looks: Tensor, rows: list[list[int]], distractors: int = 3) -> float:
+    """How often a text's prompt is nearer to an object of its class than to others drawn from all; chance is 1 in 4."""
+    generator = torch.Generator().manual_seed(0)
+    right = []
+    for prompt, own in zip(prompts, rows):
+        if 0 < len(own) <= _WIDEST_CLASS:
+            others = torch.randint(len(looks), (distractors,), generator=generator)
+            candidates = looks[[own[0], *others.tolist()]]
+            right.append(F.cosine_similarity(prompt[None], candidates).argmax().item() == 0)
+    return sum(right) / len(right)

@@ -1,0 +1,132 @@
+"""What is trained, as the module that Accelerate prepares: a batch of episodes to its losses."""
+
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from ..configuration import DSVLFSConfig
+from ..errors import InputError
+from ..hub.checkpoint_files import read_config
+from ..modeling import DSVLFSModel
+from .alignment import SemanticAlignment
+from .photo_episodes import PhotoBatch
+from .sampling import TrainingBatch
+from .settings import TrainingConfig
+
+
+def build_model(config: TrainingConfig, accelerator: Accelerator, start: Path | None = None) -> DSVLFSModel:
+    """The model with its bases, in the precision that it is trained in: what is trained in full, and under bf16 the
+    frozen matrices in bf16.
+
+    Args:
+        start: folder of a checkpoint whose weights and settings are the model's. Where `learns_shots`, its attention
+            over the shots learns; elsewhere that is kept as it is, and what was fitted to its probabilities is dropped.
+
+    Raises:
+        InputError: the checkpoint is missing, damaged or of another size, or there is none where `learns_shots`.
+        BaseNotAvailableError: a base cannot be had.
+    """
+    if config.learns_shots and start is None:
+        raise InputError("The attention over the shots is trained on top of a checkpoint; name it with --start-from.")
+    settings = getattr(DSVLFSConfig, config.size)()
+    if start is not None:
+        needs_neck = bool(settings.embedding_layers)
+        settings = read_config(start)
+        if bool(settings.embedding_layers) != needs_neck:
+            raise InputError(f"The checkpoint {start} is not of the size {config.size}; name another, or its size.")
+        if not config.learns_shots:
+            settings.calibration, settings.min_presence = None, 0.0
+    with accelerator.local_main_process_first():  # fetches and converts bases, once
+        model = DSVLFSModel(settings)
+    if start is not None:
+        model.load_trained(start / "model.safetensors")
+    if config.learns_shots and model.shot_attention is None:
+        model.add_shot_attention()
+    elif model.shot_attention is not None:
+        model.shot_attention.requires_grad_(config.learns_shots)
+    set_precision(model, accelerator.mixed_precision)
+    if config.gradient_checkpointing:
+        language_model = model.semantic_encoder.llava.model.language_model
+        language_model.activation_checkpointing_enable({"use_reentrant": False})
+    return model
+
+
+def set_precision(model: DSVLFSModel, mixed_precision: str) -> None:
+    """Casts in place: to float32 all but, with "bf16", the bases' frozen matrices, which become bfloat16."""
+    bases = {*model.image_encoder.parameters(), *model.semantic_encoder.vlm.parameters()}
+    for parameter in model.parameters():
+        half = mixed_precision == "bf16" and parameter in bases and not parameter.requires_grad and parameter.ndim > 1
+        parameter.data = parameter.data.to(torch.bfloat16 if half else torch.float32)
+
+
+class EpisodeLosses(nn.Module):
+    """The losses of a batch of episodes.
+
+    Args:
+        model: in training mode, or in evaluation mode to measure.
+        alignment: for `text_only` batches.
+    """
+
+    def __init__(self, model: DSVLFSModel, alignment: SemanticAlignment | None = None) -> None:
+        super().__init__()
+        self.model = model
+        self.alignment = alignment
+
+    def forward(
+        self, batch: TrainingBatch | PhotoBatch, *, text_only: bool = False, text_factor: float = 1.0
+    ) -> dict[str, Tensor]:
+        """Computes a batch.
+
+        Args:
+            batch: on the model's device; of photos, the frozen features are computed here.
+            text_only: the class is read without the photo, by a language model that is not adapted yet; the semantic
+                prompts are those that the alignment holds out.
+            text_factor: of `DSVLFSModel.forward`.
+
+        Returns:
+            `loss`, with a gradient; `text_loss`, `bce_loss`, `dice_loss`; and `logits` (batch, side, side).
+        """
+        model = self.model
+        if isinstance(batch, PhotoBatch):
+            batch = self._encode(batch)
+        question = prompt = None
+        if batch.names and text_only:
+            prompt = self.alignment.held_out_prompts(batch.names).to(batch.target.device)
+        elif batch.names:
+            question = model.processor.question(batch.names).to(batch.target.device)
+        output = model(
+            batch.features,
+            batch.support_layers,
+            batch.support_mask,
+            question,
+            batch.target,
+            use_semantic=batch.use_semantic,
+            use_visual=batch.use_visual,
+            semantic_prompt=prompt,
+            counted=batch.counted,
+            text_factor=text_factor,
+        )
+        return vars(output) | {"logits": output.logits.detach()}
+
+    @torch.no_grad()
+    def _encode(self, batch: PhotoBatch) -> TrainingBatch:
+        features, support_features = (
+            self.model.image_encoder(pixels) | self.model.semantic_encoder.encode_photo(vlm_pixels)
+            for pixels, vlm_pixels in (
+                (batch.query_pixels, batch.query_vlm_pixels),
+                (batch.support_pixels, batch.support_vlm_pixels),
+            )
+        )
+        layers, mask = self.model.support_features(support_features, batch.support_mask)
+        return TrainingBatch(
+            features=features,
+            target=batch.target,
+            support_layers=list(layers),
+            support_mask=mask,
+            names=batch.names,
+            use_semantic=batch.use_semantic,
+            use_visual=batch.use_visual,
+            counted=batch.counted,
+        )

@@ -1,0 +1,184 @@
+"""Frozen features on disk: the bases run once a view, the trained parts learn from what they gave.
+
+A cache folder holds `queries/KIND-N.safetensors` (features in half precision and object masks of the N-th scene of a
+kind), `supports/POOL-N.safetensors`, beside each a `.json` with names, and `settings.json`. A view is written whole or
+not at all, so a build that was stopped goes on where it was.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from tqdm import tqdm
+
+from ..configuration import DSVLFSConfig
+from ..data.targets import on_decoder_grid, target_side
+from ..errors import InputError
+from ..files import read_json, write_text
+from ..hub.checkpoint_files import write_tensors
+from ..modeling import DSVLFSModel
+from ..processes import failing_together, join_processes
+from .scenes import Scene, SceneComposer
+
+# What the frozen features depend on; other settings of the model may change.
+_OF_THE_FEATURES = (
+    *("image_base", "image_config", "image_size", "image_mean", "image_std", "pad_to_square"),
+    *("vlm_base", "vision_base", "vlm_config", "vlm_image_size", "vlm_mean", "vlm_std"),
+    *("correlation_layers", "embedding_layers", "grounding_layers"),
+    *("support_size", "support_context", "support_grid"),
+)
+
+
+class FeatureCache:
+    """A cache folder.
+
+    Args:
+        folder: made where it is missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for part in ("queries", "supports"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+
+    def build(
+        self,
+        model: DSVLFSModel,
+        composer: SceneComposer,
+        *,
+        scenes: dict[str, int],
+        scene_photos: int,
+        seed: int,
+    ) -> None:
+        """Computes what is missing, divided between Accelerate's processes.
+
+        Args:
+            model: whose frozen encoders run.
+            composer: of the scenes; its photos are the supports.
+            scenes: number of scenes of each kind.
+            scene_photos: how many of the composer's scene rows become supports, evenly taken.
+            seed: of scenes and support views.
+
+        Raises:
+            InputError: the folder holds features that were computed with other settings.
+        """
+        state = join_processes()
+        with failing_together():
+            if state.is_main_process:
+                self._claim(
+                    {"scenes": scenes, "scene_photos": scene_photos, "seed": seed, "model": model.config.to_dict()}
+                )
+        jobs = [
+            *self._support_jobs(model, composer, scene_photos, seed),
+            *self._query_jobs(model, composer, scenes, seed),
+        ]
+        # Every kind early: a build that is still going on can already be trained from.
+        np.random.default_rng(seed).shuffle(jobs)
+        missing = [(stem, make) for stem, make in jobs if not stem.with_suffix(".json").exists()]
+        with state.split_between_processes(missing) as own:
+            bar = tqdm(own, disable=not state.is_main_process, desc="frozen features", unit="view")
+            for stem, make in bar:
+                _write(stem, *make())
+        state.wait_for_everyone()
+
+    def check(self, config: DSVLFSConfig) -> None:
+        """Raises InputError unless the cache holds features of such a model."""
+        file = self.folder / "settings.json"
+        if not file.exists():
+            raise InputError(f"There is no feature cache in {self.folder}; build it first.")
+        if not _same_features(read_json(file, ["model"])["model"], config.to_dict()):
+            raise InputError(f"The feature cache {self.folder} is of a model with other layers or views; give its own.")
+
+    def _claim(self, settings: dict) -> None:
+        """Writes what the cache is of, or checks it."""
+        file = self.folder / "settings.json"
+        if not file.exists():
+            file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+            return
+        own = read_json(file, settings.keys())
+        same = all(_same(own[name], value) for name, value in settings.items() if name != "model")
+        if not same or not _same_features(own["model"], settings["model"]):
+            raise InputError(f"The feature cache {self.folder} was built with other settings; give another folder.")
+
+    def _query_jobs(
+        self, model: DSVLFSModel, composer: SceneComposer, scenes: dict[str, int], seed: int
+    ) -> Iterator[tuple[Path, Callable]]:
+        for kind, count in scenes.items():
+            for number in range(count):
+                stem = self.folder / "queries" / f"{kind}-{number:05d}"
+                entropy = (seed, SceneComposer.kinds.index(kind), number)
+                yield stem, lambda kind=kind, entropy=entropy: _query(model, composer.compose(kind, entropy))
+
+    def _support_jobs(
+        self, model: DSVLFSModel, composer: SceneComposer, scene_photos: int, seed: int
+    ) -> Iterator[tuple[Path, Callable]]:
+        step = max(1, len(composer.scenes) // max(1, scene_photos))
+        pools = {
+            "single": (composer.singles, range(len(composer.singles))),
+            "photo": (composer.scenes, range(0, len(composer.scenes), step)),
+            "cutout": (composer.cutouts, range(len(composer.cutouts))),
+        }
+        for pool, (rows, indices) in pools.items():
+            for index in indices:
+                stem = self.folder / "supports" / f"{pool}-{index:05d}"
+                rng = np.random.default_rng((seed, index))
+                yield stem, lambda rows=rows, i=index, r=rng: _support(model, composer, rows[i], r)
+
+    def names(self, part: str) -> dict[str, dict]:
+        """Names of the finished views of `part` ("queries" or "supports"), by stem."""
+        return {file.stem: json.loads(file.read_text()) for file in sorted((self.folder / part).glob("*.json"))}
+
+    def load(self, part: str, stem: str) -> dict[str, Tensor]:
+        """Tensors of a view, as they lie on disk (half precision; masks uint8), without a batch dimension."""
+        return load_file(self.folder / part / f"{stem}.safetensors")
+
+
+def _same(value: object, other: object) -> bool:
+    """Whether both are the same once they are written as JSON."""
+    return json.dumps(value, sort_keys=True) == json.dumps(other, sort_keys=True)
+
+
+def _same_features(own: dict, other: dict) -> bool:
+    return all(_same(own.get(name), other.get(name)) for name in _OF_THE_FEATURES)
+
+
+def _query(model: DSVLFSModel, scene: Scene) -> tuple[dict[str, Tensor], dict]:
+    view = model.processor.query_view(scene.image)
+    features = model.frozen_features(view)
+    config = model.config
+    wanted = config.frozen_layers if config.embedding_layers else [*config.frozen_layers, "image.embedding"]
+    tensors = {name: features[name][0].half() for name in [*wanted, "tokens"]}
+    side = target_side(config)
+    kept = [item for item in scene.objects if item.mask.mean() >= 0.002]
+    masks = [on_decoder_grid(item.mask, view, side) for item in kept]
+    tensors["masks"] = torch.stack(masks) if masks else torch.zeros(0, side, side, dtype=torch.uint8)
+    names = [{"photo_id": o.photo_id, "names": o.names, "definition": o.definition} for o in kept]
+    return tensors, {"kind": scene.kind, "objects": names}
+
+
+def _support(
+    model: DSVLFSModel, composer: SceneComposer, row: dict, rng: np.random.Generator
+) -> tuple[dict[str, Tensor], dict]:
+    image, mask = row["image"], np.array(row["mask"]) > 0
+    if image.mode == "RGBA":
+        ground = composer.background(rng).resize((image.width * 2, image.height * 2))
+        corner = (image.width // 2, image.height // 2)
+        ground.paste(image, corner, image)
+        mask = np.pad(mask, [(corner[1], image.height - corner[1]), (corner[0], image.width - corner[0])])
+        image = ground
+    image = image.convert("RGB")
+    view, square = model.processor.support_view(image, mask)
+    layers, grid_mask = model.support_features(model.frozen_features(view), square)
+    tensors = {f"layer.{i}": layer[0].half() for i, layer in enumerate(layers)}
+    tensors["mask"] = (grid_mask[0] * 255).round().to(torch.uint8)
+    names = {"photo_id": row["photo_id"], "names": row["class_names"], "definition": row["definition"]}
+    return tensors, names | {"area": float(mask.mean())}
+
+
+def _write(stem: Path, tensors: dict[str, Tensor], names: dict) -> None:
+    write_tensors(stem.with_suffix(".safetensors"), tensors)
+    write_text(stem.with_suffix(".json"), json.dumps(names))  # last: what has names is finished

@@ -1,0 +1,240 @@
+"""Training episodes over a feature cache: which query, which class, which support, which prompts."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from accelerate.utils import send_to_device
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..errors import InputError
+from .class_texts import describe_classes
+from .feature_cache import FeatureCache
+
+# A class of more supports than these is too wide to be one thing ('artifact').
+_WIDEST_CLASS = 40
+_TRIES = 1000
+
+
+@dataclass(frozen=True)
+class TrainingEpisode:
+    """One query, its class and its prompts.
+
+    Args:
+        features: of the query, a tensor a layer.
+        target: (side, side) in [0, 1].
+        support_layers: a tensor a correlation layer; zeros where `use_visual` is false.
+        support_mask: (grid, grid) in [0, 1].
+        class_name, description: of the question.
+        use_semantic, use_visual: which prompts the decoder is given.
+    """
+
+    features: dict[str, Tensor]
+    target: Tensor
+    support_layers: list[Tensor]
+    support_mask: Tensor
+    class_name: str
+    description: str | None
+    use_semantic: bool
+    use_visual: bool
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """`TrainingEpisode`s, stacked.
+
+    Args:
+        counted: (batch, side, side), the share of each cell that the losses count; None where all do.
+        shots: number of supports of each episode, whose layers and masks then follow each other; None where it is one.
+    """
+
+    features: dict[str, Tensor]
+    target: Tensor
+    support_layers: list[Tensor]
+    support_mask: Tensor
+    names: list[tuple[str, str | None]]
+    use_semantic: Tensor
+    use_visual: Tensor
+    counted: Tensor | None = None
+    shots: list[int] | None = None
+
+    def to(self, device: torch.device) -> "TrainingBatch":
+        """The same on another device."""
+        return TrainingBatch(**send_to_device(vars(self), device))
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What an episode is of: the query's stem, the object asked for, its class, a support of it (a stem; None where
+    none is shown), and the prompts."""
+
+    query: str
+    chosen: dict
+    class_name: str
+    support: str | None
+    use_semantic: bool
+    use_visual: bool
+
+
+class EpisodeDataset(Dataset):
+    """Episode i depends on the seed and i alone, whoever asks for it and when.
+
+    Args:
+        cache: finished, or as far as it is; InputError where it is empty.
+        length: number of episodes.
+        seed: of the episodes.
+        kind_weights: how often a query is of each kind.
+        visual_only, semantic_only: share of episodes with one prompt.
+        description_share: share of questions with the class's definition, where there is one.
+        description_noise: share of these with a description of no help in its place (`describe_classes`).
+        misnamed: share of the episodes with both prompts that are given another class's name: a name is often wrong or
+            unknown to the language model, and then the support must decide.
+        absent: share of the episodes that ask for a class which the query does not show.
+    """
+
+    def __init__(
+        self,
+        cache: FeatureCache,
+        *,
+        length: int,
+        seed: int,
+        kind_weights: dict[str, float],
+        visual_only: float,
+        semantic_only: float,
+        description_share: float,
+        misnamed: float,
+        description_noise: float = 0.0,
+        absent: float = 0.0,
+    ) -> None:
+        self.cache = cache
+        self.length = length
+        self.seed = seed
+        self.visual_only, self.semantic_only = visual_only, semantic_only
+        self.description_share, self.description_noise = description_share, description_noise
+        self._noisy = describe_classes(cache, description_noise) if description_noise else {}
+        self.misnamed = misnamed
+        self.absent = absent
+        self._queries = {stem: entry for stem, entry in cache.names("queries").items() if entry["objects"]}
+        self._queries_of_kind: dict[str, list[str]] = defaultdict(list)
+        for stem, entry in self._queries.items():
+            self._queries_of_kind[entry["kind"]].append(stem)
+        self._kinds = [kind for kind in kind_weights if self._queries_of_kind[kind]]
+        if not self._kinds:
+            raise InputError(f"The feature cache {cache.folder} holds no queries; build it first.")
+        weights = np.array([kind_weights[kind] for kind in self._kinds])
+        self._kind_probabilities = weights / weights.sum()
+        # Supports are small and come back often: all stay in memory.
+        self._supports = {s: e for s, e in cache.names("supports").items() if e["area"] >= 0.005}
+        self._support_tensors = {stem: cache.load("supports", stem) for stem in self._supports}
+        self._supports_of_name: dict[str, list[str]] = defaultdict(list)
+        for stem, entry in self._supports.items():
+            for name in entry["names"]:
+                self._supports_of_name[name].append(stem)
+        self._all_names = sorted(self._supports_of_name)
+        self._all_supports = sorted(self._supports)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> TrainingEpisode:
+        rng = np.random.default_rng((self.seed, index))
+        return self.load(self.draw(rng), rng)
+
+    def draw(self, rng: np.random.Generator) -> Draw:
+        """Draws a query, a class, a support and the prompts."""
+        for _ in range(_TRIES):
+            kind = self._kinds[rng.choice(len(self._kinds), p=self._kind_probabilities)]
+            stem = self._queries_of_kind[kind][rng.integers(len(self._queries_of_kind[kind]))]
+            objects = self._queries[stem]["objects"]
+            if self.absent and rng.random() < self.absent:  # no number is drawn where the setting is off
+                chosen = self._not_shown(rng, objects)
+            else:
+                chosen = objects[rng.integers(len(objects))]
+            draw = rng.random()
+            use_visual = draw >= self.semantic_only
+            use_semantic = not self.semantic_only <= draw < self.semantic_only + self.visual_only
+            class_name, support = self._class_and_support(rng, chosen, {o["photo_id"] for o in objects}, use_visual)
+            if class_name is not None:
+                return Draw(stem, chosen, class_name, support, use_semantic, use_visual)
+        raise InputError(
+            f"No episode was found among {_TRIES} tries: no photo shares a class with a support of another photo; "
+            "add photos of the same classes."
+        )
+
+    def load(self, drawn: Draw, rng: np.random.Generator) -> TrainingEpisode:
+        """The episode of a draw; whether it is misnamed and described is drawn here."""
+        chosen, class_name = drawn.chosen, drawn.class_name
+        asked_name = class_name
+        if drawn.use_semantic and drawn.use_visual and rng.random() < self.misnamed:
+            asked_name = self._all_names[rng.integers(len(self._all_names))]
+        described = (
+            asked_name == class_name
+            and chosen["definition"]
+            and class_name == chosen["names"][0]
+            and rng.random() < self.description_share
+        )
+        description = chosen["definition"] if described else None
+        # No number is drawn where the setting is off.
+        if description and class_name in self._noisy and rng.random() < self.description_noise:
+            _, *noisy = self._noisy[class_name]
+            description = noisy[rng.integers(len(noisy))]
+        loaded = self.cache.load("queries", drawn.query)
+        masks = loaded.pop("masks")
+        shown = [i for i, item in enumerate(self._queries[drawn.query]["objects"]) if class_name in item["names"]]
+        layers, support_mask = self.load_support(drawn.support or next(iter(self._support_tensors)))
+        return TrainingEpisode(
+            features={name: tensor.float() for name, tensor in loaded.items()},
+            target=(masks[shown].amax(dim=0) if shown else torch.zeros_like(masks[0])).float() / 255,
+            support_layers=layers if drawn.use_visual else [torch.zeros_like(layer) for layer in layers],
+            support_mask=support_mask,
+            class_name=asked_name,
+            description=description,
+            use_semantic=drawn.use_semantic,
+            use_visual=drawn.use_visual,
+        )
+
+    def load_support(self, stem: str) -> tuple[list[Tensor], Tensor]:
+        """Correlation layers (channels, grid, grid) and mask (grid, grid) in [0, 1] of a support."""
+        tensors = self._support_tensors[stem]
+        return [tensors[f"layer.{i}"].float() for i in range(len(tensors) - 1)], tensors["mask"].float() / 255
+
+    def _not_shown(self, rng: np.random.Generator, objects: list[dict]) -> dict:
+        """An object of a support, with those of its names that the query does not show; it may have none."""
+        shown = {name for item in objects for name in item["names"]}
+        entry = self._supports[self._all_supports[rng.integers(len(self._all_supports))]]
+        names = [name for name in entry["names"] if name not in shown]
+        # The definition is the first name's.
+        return entry | {"names": names, "definition": entry["definition"] if names[:1] == entry["names"][:1] else ""}
+
+    def _class_and_support(
+        self, rng: np.random.Generator, target: dict, photos: set[str], needs_support: bool
+    ) -> tuple[str | None, str | None]:
+        """A name of the target and, if asked for, a support of it from another photo; (None, None) if there is none."""
+        names = [name for name in target["names"] if len(self._supports_of_name.get(name, ())) <= _WIDEST_CLASS]
+        rng.shuffle(names)
+        for name in names:
+            if not needs_support:
+                return name, None
+            supports = self._supports_without(name, photos)
+            if supports:
+                return name, supports[rng.integers(len(supports))]
+        return None, None
+
+    def _supports_without(self, name: str, photos: set[str]) -> list[str]:
+        """The supports of a name that are of other photos."""
+        return [s for s in self._supports_of_name.get(name, ()) if self._supports[s]["photo_id"] not in photos]
+
+
+def collate(episodes: list[TrainingEpisode]) -> TrainingBatch:
+    """Stacks episodes."""
+    return TrainingBatch(
+        features={name: torch.stack([e.features[name] for e in episodes]) for name in episodes[0].features},
+        target=torch.stack([e.target for e in episodes]),
+        support_layers=[torch.stack(layer) for layer in zip(*(e.support_layers for e in episodes))],
+        support_mask=torch.stack([e.support_mask for e in episodes]),
+        names=[(e.class_name, e.description) for e in episodes if e.use_semantic],
+        use_semantic=torch.tensor([e.use_semantic for e in episodes]),
+        use_visual=torch.tensor([e.use_visual for e in episodes]),
+    )
