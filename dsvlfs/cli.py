@@ -176,6 +176,11 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument(
         "--reference", type=Path, metavar="FILE.bin", help="the authors' code, after zero_to_fp32, to a checkpoint"
     )
+    convert.add_argument(
+        "--check",
+        action="store_true",
+        help="of --sam: compare the result with segment-anything's own modules (needs dsvlfs[sam])",
+    )
     convert.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the result")
 
     add_analyses(commands, _add_model_argument, _load_model)
@@ -495,10 +500,17 @@ def _info(arguments: argparse.Namespace) -> int:
 
 
 def _import(arguments: argparse.Namespace) -> int:
+    if arguments.check and not arguments.sam:
+        raise InputError("--check is for --sam alone; leave it out.")
     if arguments.sam:
         from .convert.sam import import_sam
 
         import_sam(arguments.sam, arguments.out)
+        if arguments.check:
+            from .convert.sam_check import check_sam
+
+            found = check_sam(arguments.sam, arguments.out)
+            print(f"as in segment-anything: features and masks differ by {found:.1e} of the largest value at most")
     else:
         from .convert.reference import import_reference
 
