@@ -111,16 +111,16 @@ def evaluate(
     def over_seeds(measure: Callable[[SegmentationMetrics], float]) -> float:
         return 100 * known_mean(measure(metrics) for metrics in by_seed)
 
+    def of_class(name: str) -> float:
+        return over_seeds(lambda m: m.iou_by_class().get(name, float("nan")))
+
     def of_classes(names: Collection[str]) -> dict[str, Any]:
         return {"classes": sorted(names), "miou": over_seeds(lambda m: m.miou(names)) if names else None}
 
     result = {
         "miou": over_seeds(SegmentationMetrics.miou),
         "fb_iou": over_seeds(SegmentationMetrics.fb_iou),
-        "iou": {
-            name: over_seeds(lambda m, name=name: m.iou_by_class().get(name, float("nan")))
-            for name in pooled.iou_by_class()
-        },
+        "iou": {name: of_class(name) for name in pooled.iou_by_class()},
         "boundary_iou": over_seeds(SegmentationMetrics.boundary_iou),
         "miou_interval_95": [100 * end for end in pooled.bootstrap_interval()],
         "episodes": len(episodes),
