@@ -27,7 +27,7 @@ from dsvlfs.training.scenes import SceneComposer
 from dsvlfs.training.schedule import StepPlan, dropout_seed, learning_rate_factor
 from dsvlfs.training.settings import TrainingConfig, load_config
 
-CONFIGS = Path(__file__).parent.parent / "train" / "configs"
+CONFIGS = Path(__file__).parents[2] / "train" / "configs"
 
 SETTINGS = """
 scenes: {mosaic: 3, photo: 2, cutouts: 2, single: 2}

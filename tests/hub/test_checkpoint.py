@@ -11,7 +11,7 @@ from safetensors import safe_open
 from dsvlfs import DSVLFSModel
 from dsvlfs.hub.checkpoint_files import PACKAGED_CHECKPOINTS
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 FILE = PACKAGED_CHECKPOINTS["dsvlfs-tiny"] / "model.safetensors"
 
 

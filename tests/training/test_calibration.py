@@ -105,7 +105,7 @@ def root(tmp_path):
 
 
 def test_the_command_asks_for_an_absent_class(root, tmp_path, micro_model, monkeypatch, capsys):
-    monkeypatch.setattr("dsvlfs.cli._load_model", lambda name: micro_model)
+    monkeypatch.setattr("dsvlfs.cli.running.load_model", lambda name: micro_model)
     command = ["analyze", "uncertainty", "--root", str(root), "--episodes", str(root / "episodes.jsonl")]
     command += ["--out", str(tmp_path / "report")]
     assert main(command) == 2
