@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from dsvlfs import InputError
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 CACHED = """
 scenes: {mosaic: 3, photo: 2, cutouts: 2, single: 2}
@@ -72,7 +72,7 @@ def _index_cache(tmp_path, monkeypatch):
 
 def _process(*command: object) -> subprocess.CompletedProcess:
     """Runs train_micro.py, or a launcher of it, as a process of its own."""
-    paths = os.pathsep.join(str(folder) for folder in (ROOT, ROOT / "train", ROOT / "tests"))
+    paths = os.pathsep.join(str(folder) for folder in (ROOT, ROOT / "tests"))
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, *map(str, command)], env=environment, timeout=600, check=False, stderr=subprocess.PIPE

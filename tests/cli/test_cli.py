@@ -10,7 +10,8 @@ from drawn_sets import draw_coco, draw_lvis, draw_pascal
 from PIL import Image
 
 from dsvlfs import modeling, processes
-from dsvlfs.cli import AGGREGATIONS, MODES, SETS, main
+from dsvlfs.cli import main
+from dsvlfs.cli.arguments import AGGREGATIONS, MODES, SETS
 from dsvlfs.data.named_sets import NAMED_SETS
 from dsvlfs.descriptions.bank import bank_description
 from dsvlfs.errors import InputError
@@ -101,7 +102,7 @@ def test_segment_aggregates_as_asked(tmp_path, calls, capsys, micro_model, monke
     command = ["segment", "--class-name", "fox", "--query", photo, "--out", tmp_path / "out", "--support", photo, photo]
     assert run(*command, "--aggregation", "votes") == 0
     assert calls[0]["aggregation"] == "votes"
-    monkeypatch.setattr("dsvlfs.cli._load_model", lambda name: micro_model)
+    monkeypatch.setattr("dsvlfs.cli.running.load_model", lambda name: micro_model)
     assert run(*command, "--aggregation", "joint") == 0
     capsys.readouterr()
     assert run(*command, "--aggregation", "attention") == 2

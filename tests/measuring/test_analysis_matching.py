@@ -113,7 +113,7 @@ def test_every_episode_is_measured(micro_model, mosaics):
 
 
 def test_the_command_writes_a_report(micro_model, mosaics, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("dsvlfs.cli._load_model", lambda name: micro_model)
+    monkeypatch.setattr("dsvlfs.cli.running.load_model", lambda name: micro_model)
     root, file = mosaics
     command = ["analyze", "matching", "--root", root, "--episodes", file, "--out", tmp_path / "report"]
     assert main([str(part) for part in command]) == 0

@@ -54,7 +54,7 @@ def test_rows_are_what_the_model_predicts(micro_model, root):
 
 
 def test_the_command_needs_two_described_classes(root, tmp_path, micro_model, monkeypatch, capsys):
-    monkeypatch.setattr("dsvlfs.cli._load_model", lambda name: micro_model)
+    monkeypatch.setattr("dsvlfs.cli.running.load_model", lambda name: micro_model)
     (tmp_path / "texts.json").write_text(json.dumps({"circle": "red"}))
     command = ["analyze", "descriptions", "--root", str(root), "--episodes", str(root / "episodes.jsonl")]
     command += ["--out", str(tmp_path / "report"), "--descriptions", str(tmp_path / "texts.json")]

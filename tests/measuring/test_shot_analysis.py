@@ -127,7 +127,7 @@ def test_supports_of_another_class_may_come_from_another_file(drawn, tmp_path, m
 
 
 def test_the_command_writes_a_report(drawn, tmp_path, micro_model, monkeypatch, capsys):
-    monkeypatch.setattr("dsvlfs.cli._load_model", lambda name: micro_model)
+    monkeypatch.setattr("dsvlfs.cli.running.load_model", lambda name: micro_model)
     root = tmp_path / "photos"
     files = ["--root", root, "--episodes", root / "episodes.jsonl", "--others", root / "episodes.jsonl"]
     command = ["analyze", "shots", *files, "--limit", 1, "--mode", "visual", "--out", tmp_path / "report"]

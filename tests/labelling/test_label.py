@@ -221,7 +221,7 @@ def test_two_processes_share_the_photos_and_survive_a_kill(tmp_path):
     driver.write_text(DRIVER)
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", str(driver)]
     command = [*launch, *arguments(photos, out)]
-    path = os.pathsep.join([str(Path(__file__).parent), str(Path(label.__file__).parents[2])])
+    path = os.pathsep.join(map(str, (*Path(__file__).parents[:2], Path(label.__file__).parents[2])))
     environment = {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
     first = subprocess.Popen(command, env=environment, start_new_session=True)
     while len(list(out.glob("labels-*.jsonl"))) < 2:

@@ -206,7 +206,7 @@ def test_two_processes_give_the_result_of_one_and_the_failure_of_one(pascal, tmp
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     run = subprocess.run(
         [*launch, tmp_path / "script.py", pascal, *files],
-        env=os.environ | {"PYTHONPATH": f"{here}:{here.parent}", "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": f"{here}:{here.parent}:{here.parents[1]}", "OMP_NUM_THREADS": "1"},
         check=False,
         capture_output=True,
         timeout=500,

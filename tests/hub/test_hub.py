@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from dsvlfs import DSVLFSModel, InputError
 from dsvlfs.hub.model_card import write_results
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PIPELINE_TAGS = {"image-segmentation", "mask-generation", "image-to-image", "feature-extraction"}
 

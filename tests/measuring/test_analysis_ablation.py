@@ -107,7 +107,7 @@ def test_without_lora_a_prompt_is_that_of_adapters_that_learned_nothing(model):
 
 
 def test_the_command_writes_a_report(model, episodes, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("dsvlfs.cli._load_model", lambda name: model)
+    monkeypatch.setattr("dsvlfs.cli.running.load_model", lambda name: model)
     root = tmp_path / "photos"
     (tmp_path / "words.json").write_text(json.dumps({"square": "red"}))
     options = ["--root", root, "--episodes", root / "episodes.jsonl", "--limit", 2, "--out", tmp_path / "report"]

@@ -300,7 +300,7 @@ def test_programs_call_the_events_by_name(app, model, address, circle, files, tm
 
 def test_the_example_of_a_program_runs(app, address, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["call_page.py", address])
-    runpy.run_path(str(Path(__file__).parents[1] / "examples" / "call_page.py"), run_name="__main__")
+    runpy.run_path(str(Path(__file__).parents[2] / "examples" / "call_page.py"), run_name="__main__")
     *files, report = capsys.readouterr().out.splitlines()[-4:]
     assert [Path(file).suffix for file in files] == [".png", ".jpg", ".json"]
     assert Image.open(files[0]).size == (480, 360)

@@ -115,7 +115,7 @@ def test_the_episodes_supports_are_taken_once(folder):
 
 def test_the_command_writes_a_report(micro_model, folder, tmp_path, monkeypatch, capsys):
     micro_model.grounding.basis.normal_()
-    monkeypatch.setattr("dsvlfs.cli._load_model", lambda name: micro_model)
+    monkeypatch.setattr("dsvlfs.cli.running.load_model", lambda name: micro_model)
     command = ["analyze", "embeddings", "--root", folder, "--episodes", folder / "episodes.jsonl"]
     command += ["--photos", folder, "--out", tmp_path / "report"]
     assert main([str(part) for part in command]) == 0
@@ -128,7 +128,7 @@ def test_the_command_writes_a_report(micro_model, folder, tmp_path, monkeypatch,
 
 
 def test_photos_of_other_classes_are_of_no_use(micro_model, folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("dsvlfs.cli._load_model", lambda name: micro_model)
+    monkeypatch.setattr("dsvlfs.cli.running.load_model", lambda name: micro_model)
     one = folder / "one.jsonl"
     one.write_text((folder / "episodes.jsonl").read_text().splitlines()[0])
     command = ["analyze", "embeddings", "--root", folder, "--episodes", one, "--out", tmp_path / "report"]
