@@ -61,7 +61,7 @@ class DSVLFSConfig(PreTrainedConfig):
         text_loss_weight, bce_loss_weight, dice_loss_weight: weights of the three losses.
         logit_offset: added to the mask's logits, which moves the probability of 0.5 to where mIoU is best.
         calibration: [temperature, bias] that make a calibrated probability of the mask's logits with their offset; None
-            where nobody has fitted them (`train/calibrate.py`).
+            where nobody has fitted them (`dsvlfs calibrate`).
         min_presence: where less speaks for the class being in the photo (`Segmentation.presence`), the mask by name and
             supports is left empty; 0 empties none.
         vote_threshold: with K shots, share of the largest vote count at which a pixel is foreground.
