@@ -31,9 +31,10 @@ from transformers.utils import logging
 
 from dsvlfs import DSVLFSConfig, DSVLFSModel
 from dsvlfs.data.targets import target_side
+from dsvlfs.inference.encoded import View
 from dsvlfs.measuring.costs import BYTES, TEXT_TOKENS, Cost, PeakMemory, cost
 from dsvlfs.parts.semantic_encoder import Question
-from dsvlfs.processing import DSVLFSProcessor, View
+from dsvlfs.processing import DSVLFSProcessor
 from dsvlfs.training.episode_losses import set_precision
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
