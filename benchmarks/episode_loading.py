@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from dsvlfs import DSVLFSModel
-from dsvlfs.cli import SETS
+from dsvlfs.cli.arguments import SETS
 from dsvlfs.data.episodes import named_episodes
 from dsvlfs.data.protocol import protocol_episodes
 

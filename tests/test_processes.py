@@ -35,7 +35,7 @@ def leaving_late(table):
     time.sleep(3)  # the second process has long been done
     return "done"
 
-cli._load_model, cli._table = load, leaving_late
+cli.running.load_model, cli.evaluate._table = load, leaving_late
 sys.exit(cli.main(["evaluate", "--set", "folder", "--root", root, "--seeds", "1", "--limit", "4", "--out", out]))
 """
 
@@ -63,7 +63,7 @@ def two_processes(script: str, *arguments: object) -> list[tuple[int, str]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
+    paths = os.pathsep.join(map(str, (ROOT, *(ROOT / "tests" / room for room in ("", "labelling", "measuring")))))
     shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     running = [
         subprocess.Popen(

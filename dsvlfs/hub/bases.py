@@ -322,11 +322,3 @@ PINNED_BASES = {
         convert=_convert_smollm2,
     ),
 }
-
-
-if __name__ == "__main__":
-    try:
-        for base in PINNED_BASES:
-            print(f"{base}: {resolve_base(base)}")
-    except BaseNotAvailableError as unavailable:
-        sys.exit(str(unavailable))

@@ -1,0 +1,72 @@
+"""The command line, `dsvlfs`: a file a command.
+
+Exit status: 0 all done; 1 some photos could not be read and the others are done; 2 nothing could be done. Standard
+error has the reason, and one for each photo that could not be read.
+
+PyTorch and transformers take seconds to import: each command imports what it needs, and `--help` needs neither.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from .. import __version__
+from ..errors import InputError
+from . import (
+    analyze,
+    bases,
+    calibrate,
+    card,
+    convert,
+    demo,
+    describe,
+    episodes,
+    evaluate,
+    fit_names,
+    info,
+    label,
+    segment,
+    train,
+)
+from .running import complain
+
+COMMANDS = (
+    segment,
+    label,
+    describe,
+    demo,
+    evaluate,
+    episodes,
+    analyze,
+    train,
+    fit_names,
+    calibrate,
+    card,
+    info,
+    bases,
+    convert,
+)
+"""Modules with `add(commands)`, in the order in which `--help` lists them."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit status."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except (InputError, OSError) as error:  # OSError: no base model (BaseNotAvailableError), a full disk
+        complain(error)
+        return 2
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Of all commands; what it parses has the function of its command, `run`."""
+    parser = argparse.ArgumentParser(
+        prog="dsvlfs", description="Few-shot segmentation: finds a class in photos, from its name and example masks."
+    )
+    parser.add_argument("--version", action="version", version=f"dsvlfs {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True)
+    for command in COMMANDS:
+        command.add(commands)
+    return parser

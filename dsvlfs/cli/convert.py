@@ -1,0 +1,34 @@
+"""`dsvlfs import`: others' checkpoints, converted."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    """Adds the command."""
+    parser = commands.add_parser(
+        "import", help="convert others' checkpoints", description="Converts a checkpoint; nothing in it is run."
+    )
+    parser.set_defaults(run=run)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--sam", type=Path, metavar="FILE.pth", help="official SAM, to a base for `image_base`")
+    source.add_argument(
+        "--reference", type=Path, metavar="FILE.bin", help="the authors' code, after zero_to_fp32, to a checkpoint"
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the result")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the command and returns its exit status."""
+    if arguments.sam:
+        from ..convert.sam import import_sam
+
+        import_sam(arguments.sam, arguments.out)
+    else:
+        from ..convert.reference import import_reference
+
+        import_reference(arguments.reference, arguments.out)
+    print(f"written to {arguments.out}")
+    return 0
