@@ -25,7 +25,7 @@ version. The command line says what it takes by `dsvlfs COMMAND --help`.
 """
 STYLE = ConfigDict(
     heading_level=2,
-    inherited_members=False,
+    inherited_members=True,  # of our own classes: no other package is loaded
     line_length=110,
     members_order="source",
     show_if_no_docstring=False,

@@ -62,6 +62,8 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
         BaseNotAvailableError: a base cannot be had.
     """
 
+    config: DSVLFSConfig
+    processor: DSVLFSProcessor
     config_class = DSVLFSConfig
     main_input_name = "features"
     supports_gradient_checkpointing = True
@@ -88,7 +90,8 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
     def _compose(self, load_bases: bool, image_options: Mapping[str, Any], vlm_options: Mapping[str, Any]) -> None:
         config = self.config
         hub_options = {name: vlm_options[name] for name in HUB_OPTIONS if name in vlm_options}
-        self.processor = DSVLFSProcessor.from_config(config, **hub_options) if load_bases else None
+        processor: Any = DSVLFSProcessor.from_config(config, **hub_options) if load_bases else None
+        self.processor = processor
         tokenizer = self.processor.tokenizer if load_bases else None
         blocks = sorted({int(n.split(".")[1]) for n in config.frozen_layers if n.startswith("image.")})
         stages = sorted({int(n.split(".")[1]) for n in config.frozen_layers if n.startswith("vision.")})

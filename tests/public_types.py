@@ -28,6 +28,8 @@ def every_name(photo: Image.Image, array: np.ndarray, path: Path) -> None:
     found = model.predict(path, "red fox", support=support, modes=["both", "semantic"], aggregation="votes")
     assert_type(found["both"].segmentation(0.4), Segmentation)
     assert_type(DSVLFSConfig.paper(), DSVLFSConfig)
+    model.segment(path, "red fox", mode="all")  # type: ignore[call-overload]  # no such mode
+    model.segment(path, "red fox", suport=support)  # type: ignore[call-overload]  # no such keyword
     model.segment(path)  # type: ignore[call-overload]  # no class
 
 

@@ -36,7 +36,6 @@ class Parts(Protocol):
     """The parts of a model, by the names that `dsvlfs.modeling.DSVLFSModel` gives them."""
 
     config: DSVLFSConfig
-    processor: Processor
     image_encoder: ImageEncoder
     semantic_encoder: SemanticEncoder
     mask_decoder: MaskDecoder
@@ -44,6 +43,9 @@ class Parts(Protocol):
     grounding: SemanticGrounding | None
     matcher: DenseMatcher
     shot_attention: ShotAttention | None
+
+    @property
+    def processor(self) -> Processor: ...
 
     @property
     def device(self) -> torch.device: ...
