@@ -123,8 +123,8 @@ class MaskDecoder(nn.Module):
     def _positions(self, height: int, width: int) -> Tensor:
         """Positional encoding of the grid's cell centres, (1, dim, height, width)."""
         device = self.no_semantic_prompt.device
-        y = (torch.arange(height, device=device) + 0.5) / height
-        x = (torch.arange(width, device=device) + 0.5) / width
+        y = (torch.arange(height, dtype=torch.float32, device=device) + 0.5) / height
+        x = (torch.arange(width, dtype=torch.float32, device=device) + 0.5) / width
         grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
         return self.position(grid).permute(2, 0, 1)[None]
 
