@@ -8,6 +8,7 @@ believe it.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -57,6 +58,20 @@ def fit_request(
     dual = torch.cholesky_solve(wanted[:, :, None], torch.linalg.cholesky(gram))
     direction = weighted.mT @ dual
     return (places @ direction)[:, :, 0].unflatten(1, (size, size))
+
+
+class FitSupports(NamedTuple):
+    """The supports of several requests, padded to the same number.
+
+    Args:
+        layers: (batch, K, channels, grid, grid) each.
+        masks: (batch, K, grid, grid), in [0, 1].
+        shots: (batch,), how many of the K there are.
+    """
+
+    layers: list[Tensor]
+    masks: Tensor
+    shots: Tensor
 
 
 class RequestFit(nn.Module):

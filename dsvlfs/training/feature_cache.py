@@ -6,7 +6,7 @@ not at all, so a build that was stopped goes on where it was.
 """
 
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -121,7 +121,7 @@ class FeatureCache:
     ) -> Iterator[tuple[Path, Callable]]:
         pools = {
             "single": (composer.singles, range(len(composer.singles))),
-            "photo": (composer.scenes, _in_equal_shares(composer.scenes["class_name"], class_supports, seed)),
+            "photo": (composer.scenes, _in_equal_shares(composer, class_supports, seed)),
             "cutout": (composer.cutouts, range(len(composer.cutouts))),
         }
         for pool, (rows, indices) in pools.items():
@@ -151,12 +151,13 @@ class FeatureCache:
             return {name: file.get_tensor(name) for name in file.keys() if names is None or name in names}  # noqa: SIM118 (no dict)
 
 
-def _in_equal_shares(names: Sequence[str], most: int, seed: int) -> list[int]:
-    """Places of at most so many rows of each name, drawn."""
+def _in_equal_shares(composer: SceneComposer, most: int, seed: int) -> list[int]:
+    """Rows of the composer's scenes that become supports: at most so many of each class, drawn."""
     rng = np.random.default_rng(seed)
+    names = composer.scenes["class_name"][:]
     chosen: list[int] = []
-    for name in sorted(set(names)):
-        own = [place for place, other in enumerate(names) if other == name]
+    for name in sorted({names[row] for row in composer.prominent}):
+        own = [row for row in composer.prominent if names[row] == name]
         chosen += sorted(own[i] for i in rng.permutation(len(own))[:most])
     return chosen
 

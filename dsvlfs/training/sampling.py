@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import InputError
+from ..parts.request_fit import FitSupports
 from .class_texts import describe_classes
 from .feature_cache import FeatureCache
 
@@ -48,35 +48,6 @@ class TrainingEpisode:
     counted: Tensor
     further: list[tuple[list[Tensor], Tensor]]
     wanted_name: str
-
-
-class FitSupports(NamedTuple):
-    """The supports that the fit to the request reads, padded to the same number.
-
-    Args:
-        layers: (batch, K, channels, grid, grid) each.
-        masks: (batch, K, grid, grid), in [0, 1].
-        shots: (batch,), how many of the K there are.
-    """
-
-    layers: list[Tensor]
-    masks: Tensor
-    shots: Tensor
-
-    @classmethod
-    def stack(cls, episodes: list[TrainingEpisode]) -> "FitSupports | None":
-        """Those of several episodes; None where none has more supports than the matcher's one."""
-        if not any(episode.further for episode in episodes):
-            return None
-        supports = [[(e.support_layers, e.support_mask), *e.further] for e in episodes]
-        shots = [len(own) for own in supports]
-        padded = [own + own[:1] * (max(shots) - len(own)) for own in supports]
-        layers = [
-            torch.stack([torch.stack([support[0][i] for support in own]) for own in padded])
-            for i in range(len(padded[0][0][0]))
-        ]
-        masks = torch.stack([torch.stack([support[1] for support in own]) for own in padded])
-        return cls(layers, masks, torch.tensor(shots))
 
 
 @dataclass(frozen=True)
@@ -136,6 +107,7 @@ class EpisodeDataset(Dataset):
         absent: share of the episodes that ask for a class which the query does not show.
         fit_shots: supports of an episode, at most, that the fit to the request reads; half of the episodes have one.
         layers: of the queries that are read; None reads all.
+        in_turns: whether the objects' own classes take turns, for a measure that weighs them alike.
     """
 
     def __init__(
@@ -153,6 +125,7 @@ class EpisodeDataset(Dataset):
         absent: float = 0.0,
         fit_shots: int = 1,
         layers: Collection[str] | None = None,
+        in_turns: bool = False,
     ) -> None:
         self.cache = cache
         self.fit_shots = fit_shots
@@ -181,6 +154,8 @@ class EpisodeDataset(Dataset):
             for name in entry["names"]:
                 self._supports_of_name[name].append(stem)
         self._all_names = sorted(self._supports_of_name)
+        self.class_names = sorted({entry["names"][0] for entry in self._supports.values()})
+        self._in_turns = in_turns
         self._all_supports = sorted(self._supports)
 
     def __len__(self) -> int:
@@ -188,10 +163,11 @@ class EpisodeDataset(Dataset):
 
     def __getitem__(self, index: int) -> TrainingEpisode:
         rng = np.random.default_rng((self.seed, index))
-        return self.load(self.draw(rng), rng)
+        turn = self.class_names[index % len(self.class_names)] if self._in_turns else None
+        return self.load(self.draw(rng, turn), rng)
 
-    def draw(self, rng: np.random.Generator) -> Draw:
-        """Draws a query, a class, a support and the prompts."""
+    def draw(self, rng: np.random.Generator, turn: str | None = None) -> Draw:
+        """Draws a query, a class (`turn`, where it is given), a support and the prompts."""
         for _ in range(_TRIES):
             kind = self._kinds[rng.choice(len(self._kinds), p=self._kind_probabilities)]
             stem = self._queries_of_kind[kind][rng.integers(len(self._queries_of_kind[kind]))]
@@ -200,6 +176,8 @@ class EpisodeDataset(Dataset):
                 chosen = self._not_shown(rng, objects)
             else:
                 chosen = objects[rng.integers(len(objects))]
+            if turn is not None and chosen["names"][0] != turn:
+                continue
             draw = rng.random()
             use_visual = draw >= self.semantic_only
             use_semantic = not self.semantic_only <= draw < self.semantic_only + self.visual_only
@@ -303,6 +281,21 @@ def collate(episodes: list[TrainingEpisode]) -> TrainingBatch:
         use_semantic=torch.tensor([e.use_semantic for e in episodes]),
         use_visual=torch.tensor([e.use_visual for e in episodes]),
         counted=torch.stack([e.counted for e in episodes]),
-        fit=FitSupports.stack([e for e in episodes if e.use_visual]),
+        fit=_fit_supports([e for e in episodes if e.use_visual]),
         class_names=[e.wanted_name for e in episodes],
     )
+
+
+def _fit_supports(episodes: list[TrainingEpisode]) -> FitSupports | None:
+    """What the fit to the request reads of several episodes; None where none has more supports than the matcher's."""
+    if not any(episode.further for episode in episodes):
+        return None
+    supports = [[(e.support_layers, e.support_mask), *e.further] for e in episodes]
+    shots = [len(own) for own in supports]
+    padded = [own + own[:1] * (max(shots) - len(own)) for own in supports]
+    layers = [
+        torch.stack([torch.stack([support[0][i] for support in own]) for own in padded])
+        for i in range(len(padded[0][0][0]))
+    ]
+    masks = torch.stack([torch.stack([support[1] for support in own]) for own in padded])
+    return FitSupports(layers, masks, torch.tensor(shots))

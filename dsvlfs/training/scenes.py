@@ -51,13 +51,24 @@ class SceneComposer:
         singles: photos with one object each (`dsvlfs.data.photos.FEATURES`).
         scenes: photos with several objects: rows that share a `photo_id` are one photo.
         cutouts: RGBA cut-outs; they are pasted onto photos, as the objects of `singles` are.
+        prominent: numbers of the rows of `scenes` in which the class is large enough to draw the photo for, and to be a
+            support; None takes all.
         side: of a composed scene, in pixels.
     """
 
     kinds = ("mosaic", "photo", "cutouts", "single")
 
-    def __init__(self, *, singles: Dataset, scenes: Dataset, cutouts: Dataset, side: int = 512) -> None:
+    def __init__(
+        self,
+        *,
+        singles: Dataset,
+        scenes: Dataset,
+        cutouts: Dataset,
+        prominent: Sequence[int] | None = None,
+        side: int = 512,
+    ) -> None:
         self.singles, self.scenes, self.cutouts = singles, scenes, cutouts
+        self.prominent = range(len(scenes)) if prominent is None else prominent
         self.side = side
         self._rows_of_name: dict[str, list[int]] = {}
         for index, names in enumerate(singles["class_names"]):
@@ -66,10 +77,12 @@ class SceneComposer:
         # Kinds wide enough to fill a mosaic with relatives, narrow enough that they are hard to tell apart.
         self._families = [rows for _, rows in sorted(self._rows_of_name.items()) if 12 <= len(rows) <= 250]
         self._rows_of_photo: dict[str, list[int]] = {}
-        photos_of_class: dict[str, list[str]] = {}
-        for index, (photo_id, name) in enumerate(zip(scenes["photo_id"], scenes["class_name"])):
+        for index, photo_id in enumerate(scenes["photo_id"]):
             self._rows_of_photo.setdefault(photo_id, []).append(index)
-            photos_of_class.setdefault(name, []).append(photo_id)
+        photos_of_class: dict[str, list[str]] = {}
+        ids, names = scenes["photo_id"][:], scenes["class_name"][:]
+        for index in self.prominent:
+            photos_of_class.setdefault(names[index], []).append(ids[index])
         # Sets hold many photos of few classes: the classes take turns.
         self._photos_of_class = [photos for _, photos in sorted(photos_of_class.items())]
 
