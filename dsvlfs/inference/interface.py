@@ -12,6 +12,7 @@ from ..parts.grounding import SemanticGrounding
 from ..parts.image_encoder import ImageEncoder
 from ..parts.mask_decoder import EmbeddingNeck, MaskDecoder
 from ..parts.matching import DenseMatcher
+from ..parts.request_fit import RequestFit
 from ..parts.semantic_encoder import Question, SemanticEncoder
 from .encoded import Support, View
 from .photos import Photo
@@ -42,6 +43,7 @@ class Parts(Protocol):
     neck: EmbeddingNeck | None
     grounding: SemanticGrounding | None
     matcher: DenseMatcher
+    request_fit: RequestFit | None
     shot_attention: ShotAttention | None
 
     @property
