@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from cachetools import LRUCache
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
@@ -15,7 +16,6 @@ from ..descriptions.bank import bank_description
 from ..errors import InputError
 from ..inference.results import Segmentation
 from ..parts.aggregation import Aggregation
-from ..parts.recent import Recent
 from ..processes import failing_together, gather, join_processes
 from .metrics import EpisodeCounts, SegmentationMetrics, count_episode, known_mean, predicted_tile
 
@@ -32,11 +32,13 @@ class SupportCache:
 
     def __init__(self, encode: Callable[[Sequence[Example]], Any]) -> None:
         self._encode = encode
-        self._supports: Recent[Any] = Recent(_SUPPORTS_KEPT)
+        self._supports: LRUCache[tuple[str, ...], Any] = LRUCache(_SUPPORTS_KEPT)
 
     def __call__(self, episode: Episode) -> Any:
         """The episode's support, encoded once for the episodes that share it."""
-        return self._supports.get(episode.support_ids, lambda: self._encode(episode.support))
+        if episode.support_ids not in self._supports:
+            self._supports[episode.support_ids] = self._encode(episode.support)
+        return self._supports[episode.support_ids]
 
 
 class Segmenter(Protocol):
