@@ -3,11 +3,11 @@
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from cachetools import LRUCache
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
@@ -16,7 +16,6 @@ from ..descriptions.bank import bank_description
 from ..errors import InputError
 from ..inference.results import Segmentation
 from ..parts.aggregation import Aggregation
-from ..parts.recent import Recent
 from ..processes import failing_together, gather, join_processes
 from .metrics import EpisodeCounts, SegmentationMetrics, count_episode, known_mean, predicted_tile
 
@@ -48,14 +47,15 @@ class SupportCache:
 
     def __init__(self, encode: Callable[[Sequence[Example]], Any]) -> None:
         self._encode = encode
-        self._supports: Recent[Any] = Recent(_SUPPORTS_KEPT)
+        self._supports: LRUCache[str, Any] = LRUCache(_SUPPORTS_KEPT)
 
     def __call__(self, episode: Episode) -> Any:
         """The episode's support."""
-        encoded = [
-            self._supports.get(support_id, partial(self._encode, [example]))
-            for support_id, example in zip(episode.support_ids, episode.support, strict=True)
-        ]
+        encoded = []
+        for support_id, example in zip(episode.support_ids, episode.support, strict=True):
+            if support_id not in self._supports:
+                self._supports[support_id] = self._encode([example])
+            encoded.append(self._supports[support_id])
         return type(encoded[0]).join(encoded) if len(encoded) > 1 else encoded[0]
 
 
