@@ -169,7 +169,7 @@ def predict(
     if not supports and mode != "semantic":
         raise InputError("Add a support photo and mark the object, or choose the prompt “Name”.")
     names = [Path(file).name for file in query_files]
-    kinds = titles("query photo", names)
+    kinds = titles("query photo", query_files)
     for file, kind in zip(query_files, kinds):  # all, before the first takes its time
         with turn():
             photo = read_photo(file, kind, PREVIEW_SIDE)

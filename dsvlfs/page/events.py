@@ -164,7 +164,7 @@ def add_photos(
             raise InputError(f"There can be {MAX_SUPPORTS} support photos at most; remove one first.")
         added = []
         with QUICK_TURNS.visit() as visit:
-            for path, kind in zip(paths, titles("support photo", [Path(path).name for path in paths])):
+            for path, kind in zip(paths, titles("support photo", paths)):
                 with visit.turn():
                     added.append(Draft.of(read_photo(path, kind, SUPPORT_SIDE)))
     except (InputError, BusyError) as error:
@@ -255,7 +255,7 @@ def describe(class_name: str) -> str:
 def check_queries(gallery: GalleryValue | None) -> GalleryValue | Update | None:
     """Takes photos that cannot be used out of the gallery again."""
     usable = []
-    kinds = titles("query photo", [Path(path).name for path, _ in gallery or []])
+    kinds = titles("query photo", [path for path, _ in gallery or []])
     with errors_on_page(), QUICK_TURNS.visit() as visit:
         for (path, caption), kind in zip(gallery or [], kinds):
             try:
@@ -419,9 +419,9 @@ def _read_supports(photo_files: Sequence[str], mask_files: Sequence[str], turn: 
     supports = []
     for photo_file, photo_kind, mask_file, mask_kind in zip(
         photo_files,
-        titles("support photo", [Path(file).name for file in photo_files]),
+        titles("support photo", photo_files),
         mask_files,
-        titles("mask", [Path(file).name for file in mask_files]),
+        titles("mask", mask_files),
     ):
         with turn():
             photo = read_photo(photo_file, photo_kind, SUPPORT_SIDE)

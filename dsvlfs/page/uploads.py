@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
@@ -17,7 +18,7 @@ MAX_SUPPORTS = 5
 SUPPORT_SIDE = 1024  # a support photo is shrunk to it: bounds what the editor sends and what a session keeps
 PREVIEW_SIDE = 1280  # a query photo is shrunk to it; only the file of its mask has the photo's own size
 EXPIRED = "has expired, for the page keeps uploads an hour at most; add it again"
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")  # MPO: JPEGs of some telephones
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
 
 
 def read_upload(path: str, kind: str) -> Image.Image:
@@ -83,16 +84,20 @@ def _opened(path: str, kind: str) -> Iterator[Image.Image]:
         raise InputError(f"The {kind} cannot be read; choose a whole JPEG, PNG or WebP image.") from error
 
 
-def titles(kind: str, names: Sequence[str]) -> list[str]:
-    """What to call uploads in an error, so that one of several can be told: "query photo 2 (fox.jpg)".
+def titles(kind: str, files: Sequence[str]) -> list[str]:
+    """What to call uploads in an error, so that one of several can be told: "query photo fox.jpg"; with its number
+    where two have one name.
 
     Args:
         kind: of all, such as "query photo".
-        names: of the files.
+        files: their paths.
     """
+    names = [shorten(Path(file).name) for file in files]
     if len(names) == 1:
         return [kind]
-    return [f"{kind} {number} ({shorten(name)})" for number, name in enumerate(names, 1)]
+    if len(set(names)) == len(names):
+        return [f"{kind} {name}" for name in names]
+    return [f"{kind} {number}, {name}," for number, name in enumerate(names, 1)]
 
 
 def shorten(text: str, length: int = 60) -> str:
