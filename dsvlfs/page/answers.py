@@ -78,9 +78,10 @@ class Page(gr.Blocks):
                 self._check(state[block._id] if state is not None and block._id in state else block, value)
         try:
             return await super().preprocess_data(block_fn, inputs, state, explicit_call)
-        except (InputError, BusyError):
-            raise
         except Exception as error:  # gradio's own say much about its insides
+            for known in (error, error.__cause__):
+                if isinstance(known, InputError):
+                    raise known from error
             named = " and ".join(f"“{block.label}”" for block in block_fn.inputs if getattr(block, "label", None))
             raise InputError(
                 f"One of the inputs {shorten(named, 160)} cannot be used; send what the page sends."

@@ -6,6 +6,7 @@ import io
 import threading
 from collections import OrderedDict
 from typing import Any
+from unittest.mock import patch
 
 import gradio as gr
 from gradio.components.base import server
@@ -25,43 +26,51 @@ _KEPT: OrderedDict[str, EditorDataBlobs] = OrderedDict()
 _LOCK = threading.Lock()
 
 
-class MarksEditor(gr.ImageEditor):
-    """An image editor that tells what was painted: its layers, as PIL images."""
+with patch("gradio.component_meta.create_or_modify_pyi"):  # it would write a stub of the class beside this file
 
-    is_template = True  # shown as gradio's own
+    class MarksEditor(gr.ImageEditor):
+        """An image editor that tells what was painted: its layers, as PIL images."""
 
-    def __init__(self, *given: Any, **options: Any) -> None:
-        super().__init__(*given, **options)
-        self.blob_storage = _KEPT  # of all sessions
+        is_template = True  # shown as gradio's own
 
-    def preprocess(self, payload: Any) -> dict[str, Any] | None:
-        """What is to be read of the pictures is read; the background's size alone is looked at.
+        def __init__(self, *given: Any, **options: Any) -> None:
+            super().__init__(*given, **options)
+            self.blob_storage = _KEPT  # of all sessions
 
-        Raises:
-            InputError: a picture cannot be read, or is larger than the editor makes one.
-        """
-        if payload is None:
-            return None
-        if payload.id is not None:
+        def preprocess(self, payload: Any) -> dict[str, Any] | None:
+            """What is to be read of the pictures is read; the background's size alone is looked at.
+
+            Raises:
+                InputError: a picture cannot be read, or is larger than the editor makes one.
+            """
+            if payload is None:
+                return None
+            if payload.id is not None:
+                with _LOCK:
+                    payload = _KEPT.pop(payload.id, EditorDataBlobs(background=None, layers=[], composite=None))
+            layers = [layer for layer in payload.layers or [] if layer is not None]
+            if len(layers) > MAX_LAYERS:
+                raise InputError(
+                    f"The editor sent {len(layers)} layers; it has {MAX_LAYERS} at most: load the page again."
+                )
+            background = None if payload.background is None else _open(payload.background)
+            return {
+                "background": background,
+                "layers": [_open(layer, decode=True) for layer in layers],
+                "composite": None,
+            }
+
+        @server
+        def accept_blobs(self, data: Any) -> None:
+            """Takes a picture for an event that follows; what the editor would not send is left out."""
+            number, key = str(data.data["index"] or "0"), str(data.data["id"])
+            if len(key) > 100 or (data.data["type"] == "layer" and number not in map(str, range(MAX_LAYERS))):
+                return
             with _LOCK:
-                payload = _KEPT.pop(payload.id, EditorDataBlobs(background=None, layers=[], composite=None))
-        layers = [layer for layer in payload.layers or [] if layer is not None]
-        if len(layers) > MAX_LAYERS:
-            raise InputError(f"The editor sent {len(layers)} layers; it has {MAX_LAYERS} at most: load the page again.")
-        background = None if payload.background is None else _open(payload.background)
-        return {"background": background, "layers": [_open(layer, decode=True) for layer in layers], "composite": None}
-
-    @server
-    def accept_blobs(self, data: Any) -> None:
-        """Takes a picture for an event that follows; what the editor would not send is left out."""
-        number, key = str(data.data["index"] or "0"), str(data.data["id"])
-        if len(key) > 100 or (data.data["type"] == "layer" and number not in map(str, range(MAX_LAYERS))):
-            return
-        with _LOCK:
-            super().accept_blobs(data)
-            _KEPT.move_to_end(key)
-            while sum(map(_size, _KEPT.values())) > MAX_KEPT:
-                _KEPT.popitem(last=False)
+                super().accept_blobs(data)
+                _KEPT.move_to_end(key)
+                while sum(map(_size, _KEPT.values())) > MAX_KEPT:
+                    _KEPT.popitem(last=False)
 
 
 def _size(kept: EditorDataBlobs) -> int:
