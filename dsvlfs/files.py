@@ -1,52 +1,162 @@
-"""Which files are photos, how JSON is read, and how a result is written."""
+"""Which files are photos, how text and JSON are read, and how files are written: whole or not at all.
 
-import json
+What is written goes to a hidden file beside its own, onto the disk, and takes its name at the end. A killed process
+leaves at most that hidden file, which the next one that writes the same file takes over.
+"""
+
+import errno
+import hashlib
+import io
 import os
-from collections.abc import Sequence
+import secrets
+import shutil
+import stat
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, overload
 
-from .errors import InputError
+from .errors import DiskFullError, InputError, WriteError
 
-PHOTO_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from pydantic import TypeAdapter, ValidationError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+Schema = TypeVar("Schema")
+
+# Of `dsvlfs.inference.photos.FORMATS`.
+PHOTO_SUFFIXES = {
+    *(".apng", ".avif", ".avifs", ".bmp", ".dib", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm", ".pcx"),
+    *(".pfm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"),
+}
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-def write_text(file: Path, text: str) -> None:
-    """Writes all of the file or nothing."""
-    partial = file.with_name(f"{file.name}.part")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, file)
+# Reading -------------------------------------------------------------------------------------------------------------
 
 
-def write_json(file: Path, content: dict[str, Any]) -> None:
-    """Writes all of the file or nothing."""
-    write_text(file, json.dumps(content, indent=2) + "\n")
+def open_regular(file: str | os.PathLike, kind: str = "file") -> BinaryIO:
+    """Opens a file to read its bytes.
 
+    Args:
+        file: its path.
+        kind: what to call it in an error.
 
-def read_json(file: Path, fields: Sequence[str] = ()) -> dict:
-    """Reads a JSON file that holds an object with these fields, or says in one sentence what is wrong (InputError)."""
+    Raises:
+        InputError: there is none, it may not be read, or it is no regular file; a pipe is not waited for.
+    """
     try:
-        content = json.loads(_read_text(file))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{file} is not valid JSON ({error}); get the file again.") from None
-    check_fields(content, fields, str(file))
-    return content
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        descriptor = os.open(file, flags)
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"There is no {kind} {file}; check the path.") from None
+    except ValueError:  # a NUL, or half a surrogate pair
+        raise InputError(f"The path {file} of a {kind} holds a character that no path can; check it.") from None
+    except OSError as error:
+        if os.path.isdir(file):  # Windows
+            raise InputError(f"{file} is a folder; give a {kind} in it.") from None
+        raise InputError(f"The {kind} {file} cannot be opened: {_reading_fault(error)}.") from error
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        if stat.S_ISDIR(mode):
+            raise InputError(f"{file} is a folder; give a {kind} in it.")
+        raise InputError(f"{file} is a pipe or a device; save the {kind} to a file and give that.")
+    return os.fdopen(descriptor, "rb")
 
 
-def read_json_lines(file: Path, fields: Sequence[str] = ()) -> list[dict]:
-    """Reads a file of one JSON object a line, each with these fields, or says what is wrong (InputError)."""
-    entries = []
-    for number, line in enumerate(_read_text(file).splitlines(), 1):
+def _reading_fault(error: OSError) -> str:
+    if error.errno in _FORBIDDEN:
+        return "you may not read it; change its permissions"
+    if error.errno == errno.ELOOP:
+        return "it is a symbolic link that leads back to itself; give the file itself"
+    if error.errno == errno.ENAMETOOLONG:
+        return "its path or name is too long; rename it"
+    return f"{error.strerror or error}; check the disk, or give another"
+
+
+def read_text(file: Path) -> str:
+    """A text file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        InputError: as `open_regular`, or it is no text.
+    """
+    with open_regular(file) as stream:
         try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
+            return stream.read().decode("utf-8-sig")
+        except UnicodeDecodeError:
+            raise InputError(f"{file} is not a text file in UTF-8; give another, or save it so.") from None
+        except OSError as error:
+            raise InputError(f"The file {file} cannot be read: {_reading_fault(error)}.") from error
+
+
+@overload
+def read_json(file: Path) -> dict[str, Any]: ...
+
+
+@overload
+def read_json(file: Path, schema: type[Schema]) -> Schema: ...
+
+
+def read_json(file: Path, schema: Any = dict[str, Any]) -> Any:
+    """Reads a JSON file.
+
+    Args:
+        file: its path.
+        schema: what it holds, of pydantic's kinds; any object, unless said.
+
+    Raises:
+        InputError: it is missing, no JSON, or not of the schema.
+    """
+    try:
+        content = _parsed(read_text(file))
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{file} is not valid JSON ({error}); get the file again.") from None
+    return checked(content, schema, str(file))
+
+
+def read_json_lines(file: Path, schema: Any = dict[str, Any]) -> list[Any]:
+    """Reads a file of one JSON value a line; blank lines count for nothing.
+
+    Args:
+        file: its path.
+        schema: of a line, as for `read_json`.
+
+    Raises:
+        InputError: it is missing or holds nothing, or a line is no JSON or not of the schema.
+    """
+    entries = []
+    for number, line in enumerate(read_text(file).split("\n"), 1):  # splitlines() also splits at U+2028
+        if not line.strip():
+            continue
+        try:
+            entry = _parsed(line)
+        except ValueError:
             raise InputError(f"Line {number} of {file} is not valid JSON; mend or remove the line.") from None
-        check_fields(entry, fields, f"Line {number} of {file}")
-        entries.append(entry)
+        entries.append(checked(entry, schema, f"Line {number} of {file}"))
+    if not entries:
+        raise InputError(f"{file} is empty; give a file with one JSON object a line.")
     return entries
 
 
-def check_fields(entry: object, fields: Sequence[str], where: str) -> None:
+def _parsed(text: str) -> Any:
+    """JSON's value; ValueError also for what is nested too deeply, or a number of thousands of digits."""
+    from pydantic_core import from_json
+
+    return from_json(text, allow_inf_nan=False)
+
+
+def check_fields(entry: object, fields: Collection[str], where: str) -> None:
     """Raises InputError where `entry`, which is found at `where`, is no JSON object or lacks a field."""
     if not isinstance(entry, dict):
         raise InputError(f"{where} is not a JSON object; give one ({{...}}).")
@@ -55,12 +165,308 @@ def check_fields(entry: object, fields: Sequence[str], where: str) -> None:
             raise InputError(f"{where} lacks the field '{field}'; add it.")
 
 
-def _read_text(file: Path) -> str:
+def checked(value: object, schema: Any, where: str) -> Any:
+    """A value as its schema reads it, without turning one type into another.
+
+    Args:
+        value: of JSON.
+        schema: of pydantic's kinds.
+        where: what the value is, in an error.
+
+    Raises:
+        InputError: it is not of the schema.
+    """
+    if isinstance(schema, Collection):
+        check_fields(value, schema, where)
+        return value
+    from pydantic import ValidationError
+
     try:
-        return file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise InputError(f"There is no {file.name} in {file.parent}; give the folder that holds it.") from None
-    except IsADirectoryError:
-        raise InputError(f"{file} is a folder; give the file in it.") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{file} is not a text file; give a JSON file.") from None
+        return _adapter(schema).validate_python(value, strict=True)
+    except ValidationError as error:
+        raise InputError(f"{where} {_complaint(error)}") from None
+
+
+@lru_cache
+def _adapter(schema: Any) -> "TypeAdapter":
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(schema)
+
+
+def _complaint(error: "ValidationError") -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    places = [str(place) for place in first["loc"]]
+    if not places:
+        if first["type"] in ("dict_type", "model_type", "model_attributes_type"):
+            return "is not a JSON object; give one ({...})."
+        return f"is wrong ({first['msg']}); mend it."
+    if first["type"] == "missing":
+        return f"lacks the field '{places[-1]}'; add it."
+    return f"has a wrong '{places[0]}' ({first['msg']}); mend it."
+
+
+# Writing -------------------------------------------------------------------------------------------------------------
+
+
+def write_text(file: Path, text: str) -> None:
+    """Writes all of a file or nothing, in UTF-8. Raises WriteError."""
+    write_bytes(file, text.encode())
+
+
+def write_json(file: Path, content: dict[str, Any]) -> None:
+    """Writes all of a file or nothing. Raises WriteError."""
+    import json
+
+    write_text(file, json.dumps(content, indent=2) + "\n")
+
+
+def write_bytes(file: Path, content: bytes) -> None:
+    """Writes all of a file or nothing. Raises WriteError."""
+    with whole_file(file) as partial, _explained(file):
+        partial.write_bytes(content)
+
+
+def write_image(file: Path, image: "Image", **options: Any) -> None:
+    """Writes all of an image or nothing. Raises WriteError.
+
+    Args:
+        file: whose suffix says the format.
+        image: PIL's.
+        options: of PIL's `save`, such as `quality`.
+    """
+    from PIL import Image
+
+    encoded = io.BytesIO()  # Pillow does not notice when a disk takes a part of what it writes itself
+    image.save(encoded, format=Image.registered_extensions()[file.suffix.lower()], **options)
+    write_bytes(file, encoded.getvalue())
+
+
+def append_line(file: Path, line: str) -> None:
+    """Adds a line to a file, all of it or nothing, onto the disk; half a line that a killed process left is taken off.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
+    with _explained(file), file.open("ab+") as stream:
+        _lock(stream.fileno(), wait=True)
+        end = _end_of_lines(stream)
+        stream.truncate(end)
+        try:
+            stream.write(line.encode() + b"\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(stream.fileno(), end)
+            raise
+
+
+def _end_of_lines(stream: BinaryIO) -> int:
+    """Where the last whole line of a file ends."""
+    end = stream.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - 2**16)
+        stream.seek(start)
+        if (place := stream.read(end - start).rfind(b"\n")) >= 0:
+            return start + place + 1
+        end = start
+    return 0
+
+
+@contextmanager
+def whole_file(file: Path) -> Iterator[Path]:
+    """A path to write to in place of `file`, which takes its content at the end, and is as it was where the body fails.
+
+    Args:
+        file: what is no regular file (a device, a pipe) is written to as it is.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
+    with whole_files(file) as (partial,):
+        yield partial
+
+
+@contextmanager
+def whole_files(*files: Path) -> Iterator[tuple[Path, ...]]:
+    """As `whole_file`, of several that belong together: none takes its content before all are on the disk. They take it
+    in their order.
+
+    Raises:
+        WriteError: one cannot be written.
+    """
+    with ExitStack() as stack:
+        hidden = []
+        for file in files:
+            hidden.append(_Hidden(Path(os.path.realpath(file))))
+            stack.callback(hidden[-1].close)
+        with _explained(files[0], only_full=True):
+            yield tuple(entry.path for entry in hidden)
+        for step in (_Hidden.finish, _Hidden.place):
+            for entry in hidden:
+                step(entry)
+        for folder in {entry.file.parent for entry in hidden}:
+            _onto_disk(folder)
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder to fill in place of `folder`, which it replaces at the end; where the body fails, `folder` is as
+    it was. One process at a time may do so.
+
+    A process that was killed between the two renames leaves no `folder`: `recover_folder` brings it back.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
+    partial, old = folder.with_name(f"{folder.name}.part"), _old(folder)
+    with _explained(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        recover_folder(folder)
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+    try:
+        with _explained(folder, only_full=True):
+            yield partial
+        with _explained(folder):
+            for file in partial.rglob("*"):
+                _onto_disk(file)
+            _onto_disk(partial)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    with _explained(folder):
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(partial, folder)
+        _onto_disk(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def recover_folder(folder: Path) -> None:
+    """Brings a folder back that a process was killed over while it replaced it, and takes away what is left over."""
+    old = _old(folder)
+    if not folder.exists() and old.exists():
+        os.replace(old, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _old(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.old")
+
+
+class _Hidden:
+    """A hidden file beside another, this process's alone. `path` is where it is, or where the other is if that is a
+    device or a pipe."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = self.path = file
+        self._lock: int | None = None
+        with _explained(file):
+            if file.is_dir():
+                raise IsADirectoryError
+            if file.exists() and not file.is_file():
+                return
+            # A name of 255 bytes has no room for more.
+            stem = f".{hashlib.sha256(os.fsencode(file.name)).hexdigest()[:12]}"
+            suffix = file.suffix if len(os.fsencode(file.suffix)) <= 16 else ""
+            self.path = file.with_name(f"{stem}.part{suffix}")
+            self._lock = _claimed(self.path)
+            if self._lock is None:  # another process writes the same file
+                self.path = file.with_name(f"{stem}-{secrets.token_hex(4)}.part{suffix}")
+                self._lock = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+            if fcntl is None:  # Windows renames no open file
+                os.close(self._lock)
+                self._lock = None
+
+    def finish(self) -> None:
+        """Waits until it is on the disk."""
+        if self.path != self.file:
+            with _explained(self.file):
+                _onto_disk(self.path)
+
+    def place(self) -> None:
+        """Gives it the other's name."""
+        if self.path != self.file:
+            with _explained(self.file):
+                os.replace(self.path, self.file)
+            self.path = self.file
+
+    def close(self) -> None:
+        """Takes it away where it was not placed."""
+        if self.path != self.file:
+            with suppress(OSError):
+                self.path.unlink(missing_ok=True)
+        if self._lock is not None:
+            os.close(self._lock)
+
+
+def _claimed(partial: Path) -> int | None:
+    """A descriptor that holds a file for this process; None where another holds it."""
+    try:
+        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT, 0o666)
+    except PermissionError:  # another user's
+        return None
+    with suppress(OSError):
+        # Whoever held it may have given it its own name meanwhile.
+        if _lock(descriptor, wait=False) and os.path.samestat(os.fstat(descriptor), os.stat(partial)):
+            return descriptor
+    os.close(descriptor)
+    return None
+
+
+def _lock(descriptor: int, *, wait: bool) -> bool:
+    """Whether this process now holds an open file until it closes it; never where the system has no such locks."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        return False
+    return True
+
+
+def _onto_disk(path: Path) -> None:
+    """Waits until a file's content, or a folder's list of names, is on the disk."""
+    flags = os.O_RDONLY if path.is_dir() else os.O_RDWR
+    try:
+        descriptor = os.open(path, flags)
+    except PermissionError:  # Windows opens no folders
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno in _NO_ROOM or error.errno == errno.EIO:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _explained(path: Path, *, only_full: bool = False) -> Iterator[None]:
+    """Turns an OSError into a WriteError of a path; of a body that does more than write to it, a full disk alone."""
+    try:
+        yield
+    except OSError as error:
+        if only_full and error.errno not in _NO_ROOM:
+            raise
+        raise write_error(path, error) from error
+
+
+def write_error(path: Path, error: OSError) -> WriteError:
+    """Why a file or folder could not be written, in one sentence."""
+    if error.errno in _NO_ROOM:
+        return DiskFullError(
+            f"The disk is full, or a limit on file sizes is reached: {path} could not be written and is as it was; "
+            "make room and run again."
+        )
+    if error.errno in _FORBIDDEN:
+        return WriteError(f"{path} cannot be written: you may not write there; give another place.")
+    if error.errno == errno.ENAMETOOLONG:
+        return WriteError(f"{path} cannot be written: its name is too long; rename what it is named after.")
+    if isinstance(error, IsADirectoryError):
+        return WriteError(f"{path} is a folder; give the name of a file.")
+    if isinstance(error, FileNotFoundError):
+        return WriteError(f"There is no folder {path.parent} to write {path.name} to; make it first.")
+    return WriteError(f"{path} cannot be written ({error.strerror or error}); give another place.")

@@ -9,8 +9,16 @@ from PIL import Image
 from dsvlfs.errors import InputError
 
 
+class Shots(int):
+    """A support that is nothing but the number of its photos."""
+
+    @classmethod
+    def join(cls, supports: "list[Shots]") -> "Shots":
+        return cls(sum(supports))
+
+
 class BrightnessModel:
-    """Stands in for `DSVLFSModel`: whatever is bright is the class."""
+    """Whatever is bright is the class."""
 
     calls: ClassVar[list[dict]] = []
     devices: ClassVar[list[str]] = []
@@ -24,8 +32,11 @@ class BrightnessModel:
     def to(self, device: object) -> None:
         self.devices.append(str(device))
 
-    def encode_support(self, examples: list) -> int:
-        return len(examples)
+    def encode_support(self, examples: list) -> Shots:
+        return Shots(len(examples))
+
+    def encode_query(self, photo: Image.Image) -> Image.Image:
+        return photo
 
     def segment(self, image: Image.Image, class_name: str, **options: object) -> SimpleNamespace:
         self.calls.append({"class_name": class_name, **options})
@@ -39,11 +50,14 @@ class ContrastSegmenter:
     def __init__(self) -> None:
         self.shots: list[int] = []
 
-    def encode_support(self, examples: list) -> int:
-        self.shots.append(len(examples))
-        return len(examples)
+    def encode_support(self, examples: list) -> Shots:
+        return Shots(len(examples))
+
+    def encode_query(self, photo: Image.Image) -> Image.Image:
+        return photo
 
     def segment(self, photo: Image.Image, class_name: str, *, support: int | None, mode: str) -> SimpleNamespace:
+        self.shots.append(support)
         mask = np.abs(np.asarray(photo).astype(int) - 128).max(axis=-1) > 30
         mask[:, : 10 * (support or 2)] = False
         return SimpleNamespace(mask=mask)

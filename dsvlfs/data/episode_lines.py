@@ -19,6 +19,11 @@ def query_photos_of(entry: dict[str, Any]) -> tuple[str, ...]:
     return tuple(str(photo_id) for photo_id in (entry["query"], *entry.get("distractors", ())))
 
 
+def query_id_of(entry: dict[str, Any]) -> str:
+    """What tells an episode's query from others."""
+    return "/".join((*query_photos_of(entry), str(entry.get("position"))))
+
+
 def photo_ids_of(entry: dict[str, Any]) -> list:
     """Every photo that a line names."""
     return [entry["query"], *entry["support"], *entry.get("distractors", ())]

@@ -26,7 +26,7 @@ class PhotoFolder:
         self.definitions = {e["name"]: e["definition"] for e in entries if "name" in e and e.get("definition")}
         self._classes = {
             Path(e["image"]).stem: {name for key in ("synonyms", "hypernyms") for name in e.get(key, ())}
-            | {e.get("name")}
+            | ({e["name"]} if "name" in e else set())
             for e in entries
         }
         if missing := sorted(photo_ids - self._files.keys(), key=str):

@@ -24,7 +24,7 @@ from PIL import Image
 from ..errors import InputError
 from ..files import read_json_lines
 from ..inference.photos import load_mask, load_photo, open_image
-from .episode_lines import MOSAIC_LAYOUT, check_entries, photo_ids_of, query_photos_of, support_ids_of
+from .episode_lines import MOSAIC_LAYOUT, check_entries, photo_ids_of, query_id_of, query_photos_of, support_ids_of
 from .episode_photos import CocoPhotos, Example, PhotoFolder
 from .mosaic import compose_mosaic
 from .named_sets import class_names, load_index, split_classes
@@ -133,9 +133,13 @@ class _EpisodeFile(Sequence[Episode]):
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __getitem__(self, index: int) -> Episode:
+    def query_id(self, index: int) -> str:
+        """What tells the query of an episode from others, known without reading it."""
+        return query_id_of(self._entries[index])
+
+    def __getitem__(self, index: int) -> Episode:  # type: ignore[override]  # no slices
         entry = self._entries[index]
-        category_id = entry.get("category_id")
+        category_id: Any = entry.get("category_id")  # COCO's photos alone have one
         query, query_mask = self._photos.example(entry["query"], category_id)
         position, layout = entry.get("position"), None
         others = self._photos.others(entry["query"], category_id)
@@ -171,7 +175,11 @@ class _Chosen(Sequence[Episode]):
     def __len__(self) -> int:
         return len(self._numbers)
 
-    def __getitem__(self, index: int) -> Episode:
+    def query_id(self, index: int) -> str:
+        """What tells the query of an episode from others, known without reading it."""
+        return getattr(self._episodes, "query_id", str)(self._numbers[index])
+
+    def __getitem__(self, index: int) -> Episode:  # type: ignore[override]  # no slices
         return self._episodes[self._numbers[index]]
 
 
@@ -191,14 +199,15 @@ class _NamedEpisodes(Sequence[Episode]):
         wanted = {photo_id for entry in entries for photo_id in photo_ids_of(entry)}
         self._rows: dict[tuple[str, str], int] = {}
         self._classes: dict[str, set[str]] = defaultdict(set)
-        self._base_rows: dict[str, list[int]] | None = None if base_classes is None else defaultdict(list)
+        base_rows: dict[str, list[int]] = defaultdict(list)
+        self._base_rows = None if base_classes is None else base_rows
         columns = zip(index["photo_id"][:], index["class_name"][:], index["class_index"][:])
         for row, (photo_id, class_name, class_index) in enumerate(columns):
             if photo_id in wanted:
                 self._rows[photo_id, class_name] = row
                 self._classes[photo_id].add(class_name)
                 if base_classes is not None and class_index in base_classes:
-                    self._base_rows[photo_id].append(row)
+                    base_rows[photo_id].append(row)
         for entry in entries:
             for photo_id in photo_ids_of(entry):
                 if (photo_id, entry["class_name"]) not in self._rows:
@@ -210,7 +219,11 @@ class _NamedEpisodes(Sequence[Episode]):
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __getitem__(self, index: int) -> Episode:
+    def query_id(self, index: int) -> str:
+        """What tells the query of an episode from others, known without reading it."""
+        return query_id_of(self._entries[index])
+
+    def __getitem__(self, index: int) -> Episode:  # type: ignore[override]  # no slices
         entry = self._entries[index]
         class_name = entry["class_name"]
         own = self._rows[entry["query"], class_name]
@@ -256,7 +269,7 @@ def _decoded_mask(stored: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
 
 def _decoded_ignore(stored: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
     """As `_decoded_mask`, but it may be empty."""
-    source = io.BytesIO(stored["bytes"]) if stored["bytes"] else stored["path"]
+    source: Any = io.BytesIO(stored["bytes"]) if stored["bytes"] else stored["path"]
     ignore = np.asarray(open_image(source, "ignore mask").convert("L")) > 0
     if ignore.shape != (size[1], size[0]):
         raise InputError(

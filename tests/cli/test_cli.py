@@ -15,6 +15,7 @@ from dsvlfs.cli import main
 from dsvlfs.cli.arguments import AGGREGATIONS, MODES, SETS
 from dsvlfs.data.named_sets import NAMED_SETS
 from dsvlfs.descriptions.bank import bank_description
+from dsvlfs.inference import segmenting
 from dsvlfs.parts import aggregation
 
 
@@ -204,7 +205,7 @@ def test_evaluate_writes_measures_and_arguments(episodes, tmp_path, capsys, call
     assert result["seconds_per_query"] >= 0
     assert "right_tile" not in result
     assert result["arguments"]["root"] == str(episodes)
-    assert result["arguments"]["mode"] == "visual"
+    assert result["arguments"]["mode"] == ["visual"]
     assert result["arguments"]["limit"] is None
     assert [file.name for file in out.parent.iterdir()] == ["result.json"]
     assert [call["mode"] for call in calls] == ["visual", "visual"]
@@ -361,7 +362,7 @@ def test_the_package_runs_as_a_module():
 
 
 def test_modes_are_the_models():
-    assert MODES == modeling.MODES
+    assert MODES == segmenting.MODES
 
 
 def test_aggregations_are_the_models():

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import inspect
 import json
 import re
 import threading
@@ -229,9 +228,3 @@ def test_the_repository_is_a_space():
     low, high = re.search(r"^gradio>=([\d.]+),<([\d.]+)$", requirements, re.MULTILINE).groups()
     version = [int(part) for part in data["sdk_version"].split(".")]
     assert [int(part) for part in low.split(".")] <= version < [int(part) for part in high.split(".")]
-
-
-def test_the_readme_names_keywords_that_there_are():
-    shown = set(re.findall(r"`(\w+)=[^`\n]*`", (ROOT / "README.md").read_text(encoding="utf-8")))
-    assert {"description", "mode", "min_presence"} <= shown
-    assert shown <= inspect.signature(DSVLFSModel.segment).parameters.keys()
