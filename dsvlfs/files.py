@@ -1,7 +1,7 @@
 """Which files are photos, how text and JSON are read, and how files are written: whole or not at all.
 
-What is written goes to a hidden file beside its own, onto the disk, and takes its name at the end. A killed process
-leaves at most that hidden file, which the next one that writes the same file takes over.
+What is written goes to a hidden folder beside its place, onto the disk, and takes its place at the end. A killed
+process leaves at most that hidden folder, which the next one that writes the same file takes over.
 """
 
 import errno
@@ -318,7 +318,10 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         with _explained(folder, only_full=True):
             yield partial
         with _explained(folder):
+            rights = partial.stat().st_mode
             for file in partial.rglob("*"):
+                if file.is_file():  # some writers leave one that its owner alone may read
+                    file.chmod(rights & 0o666)
                 _onto_disk(file)
             _onto_disk(partial)
     except BaseException:
@@ -345,11 +348,12 @@ def _old(folder: Path) -> Path:
 
 
 class _Hidden:
-    """A hidden file beside another, this process's alone. `path` is where it is, or where the other is if that is a
-    device or a pipe."""
+    """A file's stand-in, in a hidden folder beside it that is this process's alone: some writers make further files on
+    their way. `path` is where it is, or where the file is if that is a device or a pipe."""
 
     def __init__(self, file: Path) -> None:
         self.file = self.path = file
+        self._folder: Path | None = None
         self._lock: int | None = None
         with _explained(file):
             if file.is_dir():
@@ -357,48 +361,49 @@ class _Hidden:
             if file.exists() and not file.is_file():
                 return
             # A name of 255 bytes has no room for more.
-            stem = f".{hashlib.sha256(os.fsencode(file.name)).hexdigest()[:12]}"
-            suffix = file.suffix if len(os.fsencode(file.suffix)) <= 16 else ""
-            self.path = file.with_name(f"{stem}.part{suffix}")
-            self._lock = _claimed(self.path)
+            mark = f".{hashlib.sha256(os.fsencode(file.name)).hexdigest()[:12]}"
+            folder = file.with_name(f"{mark}.part")
+            self._lock = _claimed(folder)
             if self._lock is None:  # another process writes the same file
-                self.path = file.with_name(f"{stem}-{secrets.token_hex(4)}.part{suffix}")
-                self._lock = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-            if fcntl is None:  # Windows renames no open file
-                os.close(self._lock)
-                self._lock = None
+                folder = file.with_name(f"{mark}-{secrets.token_hex(4)}.part")
+                folder.mkdir()
+            self._folder = folder
+            self.path = folder / file.name
 
     def finish(self) -> None:
         """Waits until it is on the disk."""
-        if self.path != self.file:
+        if self._folder is not None:
             with _explained(self.file):
+                # Some writers leave a file that its owner alone may read.
+                self.path.chmod(self._folder.stat().st_mode & 0o666)
                 _onto_disk(self.path)
 
     def place(self) -> None:
-        """Gives it the other's name."""
-        if self.path != self.file:
+        """Gives it the file's name."""
+        if self._folder is not None:
             with _explained(self.file):
                 os.replace(self.path, self.file)
-            self.path = self.file
 
     def close(self) -> None:
-        """Takes it away where it was not placed."""
-        if self.path != self.file:
-            with suppress(OSError):
-                self.path.unlink(missing_ok=True)
+        """Takes away what is left."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
         if self._lock is not None:
             os.close(self._lock)
 
 
-def _claimed(partial: Path) -> int | None:
-    """A descriptor that holds a file for this process; None where another holds it."""
+def _claimed(folder: Path) -> int | None:
+    """A descriptor that holds a folder, made or emptied, for this process; None where another holds it."""
+    folder.mkdir(exist_ok=True)
     try:
-        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT, 0o666)
-    except PermissionError:  # another user's
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # another user's; gone meanwhile; Windows opens no folders
         return None
     with suppress(OSError):
-        # Whoever held it may have given it its own name meanwhile.
-        if _lock(descriptor, wait=False) and os.path.samestat(os.fstat(descriptor), os.stat(partial)):
+        # Whoever held it may have taken it away meanwhile.
+        if _lock(descriptor, wait=False) and os.path.samestat(os.fstat(descriptor), os.stat(folder)):
+            for left in folder.iterdir():
+                left.unlink()
             return descriptor
     os.close(descriptor)
     return None
