@@ -384,11 +384,3 @@ PINNED_BASES = {
         tensors="c829e242e1f9f10e036e5df444c1019cda4b45a4cf759e29a484b6209edd80dd",
     ),
 }
-
-
-if __name__ == "__main__":
-    try:
-        for base in PINNED_BASES:
-            print(f"{base}: {resolve_base(base)}")
-    except BaseNotAvailableError as unavailable:
-        sys.exit(str(unavailable))
