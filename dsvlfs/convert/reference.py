@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..configuration import DSVLFSConfig
 from ..errors import InputError
-from ..hub.checkpoint_files import write_tensors
+from ..hub.checkpoint_files import write_checkpoint
 from ..hub.model_card import new_card
 from ..modeling import DSVLFSModel
 from ..processing import DSVLFSProcessor
@@ -65,10 +65,7 @@ def import_reference(file: Path, folder: Path, config: DSVLFSConfig | None = Non
             f"{file} does not come from the authors' code ({len(wrong)} tensors do not fit, first {wrong[0]}); "
             "give the one file that zero_to_fp32.py wrote of a run with its own settings."
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    config.save_pretrained(folder)
-    (folder / "README.md").write_text(new_card(config), encoding="utf-8")
-    write_tensors(folder / "model.safetensors", state)
+    write_checkpoint(folder, config, new_card(config), state)
 
 
 def convert(source: dict[str, Tensor], rows: int, markers: list[int]) -> dict[str, Tensor]:

@@ -8,12 +8,14 @@ not at all, so a build that was stopped goes on where it was.
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
+from typing_extensions import TypedDict
 
 from ..configuration import DSVLFSConfig
 from ..data.targets import on_decoder_grid, target_side
@@ -31,6 +33,13 @@ _OF_THE_FEATURES = (
     *("correlation_layers", "embedding_layers", "grounding_layers"),
     *("support_size", "support_context", "support_grid"),
 )
+
+
+class _Settings(TypedDict):
+    scenes: dict[str, int]
+    scene_photos: int
+    seed: int
+    model: dict[str, Any]
 
 
 class FeatureCache:
@@ -90,16 +99,16 @@ class FeatureCache:
         file = self.folder / "settings.json"
         if not file.exists():
             raise InputError(f"There is no feature cache in {self.folder}; build it first.")
-        if not _same_features(read_json(file, ["model"])["model"], config.to_dict()):
+        if not _same_features(read_json(file, _Settings)["model"], config.to_dict()):
             raise InputError(f"The feature cache {self.folder} is of a model with other layers or views; give its own.")
 
     def _claim(self, settings: dict) -> None:
         """Writes what the cache is of, or checks it."""
         file = self.folder / "settings.json"
         if not file.exists():
-            file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+            write_text(file, json.dumps(settings, indent=2, sort_keys=True) + "\n")
             return
-        own = read_json(file, settings.keys())
+        own = read_json(file, _Settings)
         same = all(_same(own[name], value) for name, value in settings.items() if name != "model")
         if not same or not _same_features(own["model"], settings["model"]):
             raise InputError(f"The feature cache {self.folder} was built with other settings; give another folder.")
@@ -130,7 +139,7 @@ class FeatureCache:
 
     def names(self, part: str) -> dict[str, dict]:
         """Names of the finished views of `part` ("queries" or "supports"), by stem."""
-        return {file.stem: json.loads(file.read_text()) for file in sorted((self.folder / part).glob("*.json"))}
+        return {file.stem: json.loads(file.read_bytes()) for file in sorted((self.folder / part).glob("*.json"))}
 
     def load(self, part: str, stem: str) -> dict[str, Tensor]:
         """Tensors of a view, as they lie on disk (half precision; masks uint8), without a batch dimension."""
