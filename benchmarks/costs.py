@@ -31,10 +31,11 @@ from transformers.utils import logging
 
 from dsvlfs import DSVLFSConfig, DSVLFSModel
 from dsvlfs.data.targets import target_side
+from dsvlfs.inference.encoded import View
 from dsvlfs.measuring.costs import BYTES, TEXT_TOKENS, Cost, PeakMemory, cost
 from dsvlfs.page.examples import EXAMPLES
 from dsvlfs.parts.semantic_encoder import Question
-from dsvlfs.processing import DSVLFSProcessor, View
+from dsvlfs.processing import DSVLFSProcessor
 from dsvlfs.training.episode_losses import set_precision
 
 SHOTS, CLASSES, QUERIES = (1, 2, 5, 10), (1, 3, 10), 10

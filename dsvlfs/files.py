@@ -11,7 +11,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 Schema = TypeVar("Schema")
 
@@ -156,6 +156,15 @@ def _parsed(text: str) -> Any:
     return from_json(text, allow_inf_nan=False)
 
 
+def check_fields(entry: object, fields: Collection[str], where: str) -> None:
+    """Raises InputError where `entry`, which is found at `where`, is no JSON object or lacks a field."""
+    if not isinstance(entry, dict):
+        raise InputError(f"{where} is not a JSON object; give one ({{...}}).")
+    for field in fields:
+        if field not in entry:
+            raise InputError(f"{where} lacks the field '{field}'; add it.")
+
+
 def checked(value: object, schema: Any, where: str) -> Any:
     """A value as its schema reads it, without turning one type into another.
 
@@ -167,6 +176,9 @@ def checked(value: object, schema: Any, where: str) -> Any:
     Raises:
         InputError: it is not of the schema.
     """
+    if isinstance(schema, Collection):
+        check_fields(value, schema, where)
+        return value
     from pydantic import ValidationError
 
     try:
@@ -299,6 +311,35 @@ def whole_files(*files: Path) -> Iterator[tuple[Path, ...]]:
 
 
 @contextmanager
+def whole_contents(folder: Path, *, last: str) -> Iterator[Path]:
+    """An empty folder to write into; its files take their places in `folder`, and none before all are on the disk.
+    What else is in `folder` stays.
+
+    Args:
+        folder: made where it is missing.
+        last: name of the file that comes last.
+
+    Raises:
+        WriteError: one cannot be written.
+    """
+    with _explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        scratch = _Scratch(folder / ".part")
+    try:
+        with _explained(folder, only_full=True):
+            yield scratch.path
+        with _explained(folder):
+            _all_onto_disk(scratch.path)
+            names = [file.relative_to(scratch.path) for file in scratch.path.rglob("*") if file.is_file()]
+            for name in sorted(names, key=lambda name: (str(name) == last, name)):
+                (folder / name).parent.mkdir(exist_ok=True)
+                os.replace(scratch.path / name, folder / name)
+            _onto_disk(folder)
+    finally:
+        scratch.close()
+
+
+@contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
     """An empty folder to fill in place of `folder`, which it replaces at the end; where the body fails, `folder` is as
     it was. One process at a time may do so.
@@ -318,12 +359,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         with _explained(folder, only_full=True):
             yield partial
         with _explained(folder):
-            rights = partial.stat().st_mode
-            for file in partial.rglob("*"):
-                if file.is_file():  # some writers leave one that its owner alone may read
-                    file.chmod(rights & 0o666)
-                _onto_disk(file)
-            _onto_disk(partial)
+            _all_onto_disk(partial)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -347,66 +383,76 @@ def _old(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.old")
 
 
+class _Scratch:
+    """A hidden folder that is this process's alone, until it is closed.
+
+    Args:
+        path: where it should be; another where another process has it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = self._claim()
+        if self._lock is None:
+            self.path = path.with_name(f"{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+            self.path.mkdir()
+
+    def _claim(self) -> int | None:
+        """A descriptor that holds the folder, made or emptied; None where another process holds it."""
+        self.path.mkdir(exist_ok=True)
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY)
+        except OSError:  # another user's; gone meanwhile; Windows opens no folders
+            return None
+        with suppress(OSError):
+            # Whoever held it may have taken it away meanwhile.
+            if _lock(descriptor, wait=False) and os.path.samestat(os.fstat(descriptor), os.stat(self.path)):
+                for left in self.path.iterdir():
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
+                return descriptor
+        os.close(descriptor)
+        return None
+
+    def close(self) -> None:
+        """Takes away what is left."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
+
+
 class _Hidden:
-    """A file's stand-in, in a hidden folder beside it that is this process's alone: some writers make further files on
-    their way. `path` is where it is, or where the file is if that is a device or a pipe."""
+    """A file's stand-in, in a scratch folder beside it: some writers make further files on their way. `path` is where
+    it is, or where the file is if that is a device or a pipe."""
 
     def __init__(self, file: Path) -> None:
         self.file = self.path = file
-        self._folder: Path | None = None
-        self._lock: int | None = None
+        self._scratch: _Scratch | None = None
         with _explained(file):
             if file.is_dir():
                 raise IsADirectoryError
             if file.exists() and not file.is_file():
                 return
             # A name of 255 bytes has no room for more.
-            mark = f".{hashlib.sha256(os.fsencode(file.name)).hexdigest()[:12]}"
-            folder = file.with_name(f"{mark}.part")
-            self._lock = _claimed(folder)
-            if self._lock is None:  # another process writes the same file
-                folder = file.with_name(f"{mark}-{secrets.token_hex(4)}.part")
-                folder.mkdir()
-            self._folder = folder
-            self.path = folder / file.name
+            mark = hashlib.sha256(os.fsencode(file.name)).hexdigest()[:12]
+            self._scratch = _Scratch(file.with_name(f".{mark}.part"))
+            self.path = self._scratch.path / file.name
 
     def finish(self) -> None:
         """Waits until it is on the disk."""
-        if self._folder is not None:
+        if self._scratch is not None:
             with _explained(self.file):
-                # Some writers leave a file that its owner alone may read.
-                self.path.chmod(self._folder.stat().st_mode & 0o666)
-                _onto_disk(self.path)
+                _all_onto_disk(self._scratch.path)
 
     def place(self) -> None:
         """Gives it the file's name."""
-        if self._folder is not None:
+        if self._scratch is not None:
             with _explained(self.file):
                 os.replace(self.path, self.file)
 
     def close(self) -> None:
         """Takes away what is left."""
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-        if self._lock is not None:
-            os.close(self._lock)
-
-
-def _claimed(folder: Path) -> int | None:
-    """A descriptor that holds a folder, made or emptied, for this process; None where another holds it."""
-    folder.mkdir(exist_ok=True)
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:  # another user's; gone meanwhile; Windows opens no folders
-        return None
-    with suppress(OSError):
-        # Whoever held it may have taken it away meanwhile.
-        if _lock(descriptor, wait=False) and os.path.samestat(os.fstat(descriptor), os.stat(folder)):
-            for left in folder.iterdir():
-                left.unlink()
-            return descriptor
-    os.close(descriptor)
-    return None
+        if self._scratch is not None:
+            self._scratch.close()
 
 
 def _lock(descriptor: int, *, wait: bool) -> bool:
@@ -418,6 +464,16 @@ def _lock(descriptor: int, *, wait: bool) -> bool:
     except OSError:
         return False
     return True
+
+
+def _all_onto_disk(folder: Path) -> None:
+    """Waits until all of a folder is on the disk."""
+    rights = folder.stat().st_mode
+    for file in folder.rglob("*"):
+        if file.is_file():  # some writers leave one that its owner alone may read
+            file.chmod(rights & 0o666)
+        _onto_disk(file)
+    _onto_disk(folder)
 
 
 def _onto_disk(path: Path) -> None:

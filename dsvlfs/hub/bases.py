@@ -25,6 +25,7 @@ import torch
 from filelock import FileLock
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -33,6 +34,9 @@ from ..errors import DiskFullError, WriteError, one_line
 from ..files import whole_folder
 from ..parts.efficientnet_lite import EfficientNetLiteConfig, EfficientNetLiteModel
 from .digests import RECORD, file_digest, find_damage, tensor_digest, write_record
+
+HUB_OPTIONS = ("cache_dir", "token", "local_files_only")
+"""What `resolve_base` takes beside the name, as transformers' `from_pretrained` does."""
 
 
 class BaseNotAvailableError(OSError):
@@ -79,11 +83,19 @@ def cache_folder() -> Path:
         ) from None
 
 
-def resolve_base(name: str) -> Path:
+def resolve_base(
+    name: str,
+    *,
+    cache_dir: str | os.PathLike | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+) -> Path:
     """Finds the folder of a frozen base, fetching and converting it where needed.
 
     Args:
         name: a folder, one of `PINNED_BASES`, or a model id of the Hugging Face hub.
+        cache_dir, token: of the hub.
+        local_files_only: fetch nothing.
 
     Returns:
         A folder with `config.json` and safetensors, which is as it was when it was made, as far as that is known.
@@ -92,9 +104,14 @@ def resolve_base(name: str) -> Path:
         BaseNotAvailableError: it is not here and cannot be fetched, or it is damaged.
     """
     pinned = PINNED_BASES.get(name)
-    folder = find_base(name)
+    folder = find_base(name, cache_dir=cache_dir)
+    if folder is None and local_files_only:
+        raise BaseNotAvailableError(
+            f"The base model '{name}' is not on this machine; load it once without local_files_only, or put the path "
+            "of its folder into the config."
+        )
     if folder is None:
-        folder = _fetch_and_convert(name, pinned) if pinned else _download(name)
+        folder = _fetch_and_convert(name, pinned) if pinned else _download(name, cache_dir, token)
     if damage := base_damage(name, folder):
         raise BaseNotAvailableError(
             f"The base model '{name}' in {folder} is damaged ({damage}); "
@@ -107,8 +124,13 @@ def resolve_base(name: str) -> Path:
     return folder
 
 
-def find_base(name: str) -> Path | None:
-    """The folder of a base that is on this machine, however damaged; None where it is not here."""
+def find_base(name: str, *, cache_dir: str | os.PathLike | None = None) -> Path | None:
+    """The folder of a base that is on this machine, however damaged; None where it is not here.
+
+    Args:
+        name: as for `resolve_base`.
+        cache_dir: of the hub.
+    """
     is_path = name.startswith(".") or os.path.isabs(name)
     if is_path and Path(name, "config.json").is_file():
         return Path(name)
@@ -117,7 +139,7 @@ def find_base(name: str) -> Path | None:
         if (converted / "config.json").is_file():
             return converted
     try:
-        cached = Path(snapshot_download(name, local_files_only=True))
+        cached = Path(snapshot_download(name, cache_dir=cache_dir, local_files_only=True))
         if is_whole(cached):  # the cache may hold a part of a repository, such as its tokenizer
             return cached
     except (LocalEntryNotFoundError, HFValidationError, OSError, ValueError):
@@ -163,13 +185,17 @@ def base_damage(name: str, folder: Path, *, fully: bool = False) -> str | None:
     return None
 
 
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(name: str, **hub_options: Any) -> PreTrainedTokenizerBase:
     """The tokenizer of a base.
+
+    Args:
+        name: as for `resolve_base`.
+        hub_options: likewise.
 
     Raises:
         BaseNotAvailableError: it cannot be had, or is damaged.
     """
-    folder = resolve_base(name)
+    folder = resolve_base(name, **hub_options)
     try:
         return AutoTokenizer.from_pretrained(folder)
     except (KeyboardInterrupt, SystemExit):
@@ -187,33 +213,55 @@ def load_base(model_class: Any, name: str, **options: Any) -> Any:
     Args:
         model_class: whose `from_pretrained` reads it.
         name: as for `resolve_base`.
-        options: of `from_pretrained`.
+        options: of `from_pretrained`, and of `resolve_base`.
 
     Raises:
         BaseNotAvailableError: it cannot be had, is damaged, or lacks tensors.
+        Exception: whatever else `from_pretrained` raises: for an option that it refuses, say, or where memory is short.
     """
-    folder = resolve_base(name)
+    folder = resolve_base(name, **{key: options.pop(key) for key in HUB_OPTIONS if key in options})
     try:
-        model, report = model_class.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **options)
-    except (ImportError, MemoryError, torch.OutOfMemoryError):  # of an option, or of the machine
+        model, report = model_class.from_pretrained(
+            folder, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        )
+    except (MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # a damaged config or file fails in any way
+    except Exception as error:  # a damaged config fails in any way
+        if _is_readable(folder, model_class):
+            raise
         raise BaseNotAvailableError(
             f"The base model '{name}' in {folder} is damaged ({type(error).__name__}); delete that folder and start "
             "again."
         ) from error
-    if report["missing_keys"]:
+    if wrong := {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}:
         raise BaseNotAvailableError(
-            f"The base model '{name}' in {folder} lacks {len(report['missing_keys'])} tensors of "
-            f"{type(model).__name__}; put the right folder into the config, or delete it and start again."
+            f"The base model '{name}' in {folder} lacks {len(wrong)} tensors of {type(model).__name__}; put the right "
+            "folder into the config, or delete it and start again."
         )
     return model
 
 
-def _download(name: str) -> Path:
+def _is_readable(folder: Path, model_class: Any) -> bool:
+    """Whether a base's config and tensors can be read: what goes wrong with them all the same is no damage."""
+    try:
+        with torch.device("meta"):
+            model_class(model_class.config_class.from_pretrained(folder))
+        files = set(folder.glob("*.safetensors"))
+        for index in folder.glob("*.safetensors.index.json"):
+            files |= {folder / shard for shard in json.loads(index.read_bytes())["weight_map"].values()}
+        for file in files:
+            with safe_open(file, "pt"):  # reads the header, and compares it with the file's length
+                pass
+    except Exception:
+        return False
+    return bool(files)
+
+
+def _download(name: str, cache_dir: str | os.PathLike | None, token: str | bool | None) -> Path:
     try:
         # Hub snapshots may also hold pickles of the same weights: never fetched, never read.
-        return Path(snapshot_download(name, ignore_patterns=["*.bin", "*.pt", "*.pth", "*.msgpack", "*.h5", "*.ot"]))
+        pickles = ["*.bin", "*.pt", "*.pth", "*.msgpack", "*.h5", "*.ot"]
+        return Path(snapshot_download(name, cache_dir=cache_dir, token=token, ignore_patterns=pickles))
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
         raise BaseNotAvailableError(
             f"The base model '{name}' is neither a folder nor in the Hugging Face cache, and the hub did not give it "

@@ -1,9 +1,11 @@
-"""Checkpoints as files: from a name to a folder, its config and its tensors."""
+"""Checkpoints as files: from a name to a folder, its config and its tensors; and a folder written whole."""
 
-import errno
 import os
 import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NotRequired
 
 import torch
 from huggingface_hub import snapshot_download
@@ -11,19 +13,25 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from ..configuration import DSVLFSConfig
 from ..errors import InputError
-from ..files import checked, open_regular, read_json, whole_files, write_error
+from ..files import checked, open_regular, read_json, whole_contents, whole_file
 from .config_schema import Settings
 from .digests import tensor_digest
 
 PACKAGED_CHECKPOINTS = {"dsvlfs-tiny": Path(__file__).parents[1] / "checkpoints" / "tiny"}
 
-CONFIG, CARD, WEIGHTS = "config.json", "README.md", "model.safetensors"
-"""The files of a checkpoint."""
-
+CONFIG, TENSORS = "config.json", "model.safetensors"
+_INDEX = ".index.json"
+_SHARD = re.compile(r"(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
 _DIGEST = "sha256"  # in the tensors' metadata, of the tensors
+
+
+class _Index(TypedDict):
+    weight_map: dict[str, str]
+    metadata: NotRequired[dict[str, Any]]
 
 
 def read_config(folder: Path) -> DSVLFSConfig:
@@ -53,74 +61,88 @@ def read_config(folder: Path) -> DSVLFSConfig:
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file.
+    """The tensors of a safetensors file, or of the shards that stand for it.
 
     Raises:
         InputError: it is missing or damaged, or holds values that are no numbers.
     """
-    open_regular(file, "checkpoint").close()
-    try:
-        with safe_open(file, framework="pt") as stored:
-            metadata = stored.metadata() or {}
-            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (no mapping)
-    except Exception as error:  # of Rust, of torch, of an odd type or shape
-        raise InputError(f"The checkpoint {file} is damaged ({error}); get it again.") from error
-    if metadata.get(_DIGEST, digest := tensor_digest(tensors)) != digest:
-        raise InputError(
-            f"The checkpoint {file} is damaged (its tensors are not those it was saved with); get it again."
-        )
+    index, shards, known = file.with_name(file.name + _INDEX), [file], {}
+    if not file.is_file() and index.is_file():
+        content = read_json(index, _Index)
+        shards = [file.parent / Path(name).name for name in sorted(set(content["weight_map"].values()))]
+        known = content.get("metadata", {})
+    tensors = {}
+    for shard in shards:
+        open_regular(shard, "checkpoint").close()
+        try:
+            with safe_open(shard, framework="pt") as stored:
+                known = (stored.metadata() or {}) | known
+                tensors |= {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (no mapping)
+        except Exception as error:  # of Rust, of torch, of an odd type or shape
+            raise InputError(f"The checkpoint {shard} is damaged ({error}); get it again.") from error
+    if _DIGEST in known and known[_DIGEST] != tensor_digest(tensors):
+        raise InputError(f"The checkpoint {file} is damaged (its tensors have changed since); get it again.")
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
-            raise InputError(
-                f"The checkpoint {file} is damaged ({name} holds values that are no numbers); get it again."
-            )
+            raise InputError(f"The checkpoint {file} is damaged ({name} is not all numbers); get it again.")
     return tensors
 
 
 def write_tensors(file: Path, tensors: dict[str, Tensor]) -> None:
     """Writes all of a safetensors file or nothing. Raises WriteError."""
-    with whole_files(file) as (partial,):
-        _save(tensors, partial, file)
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    with whole_file(file) as partial, _system_errors():
+        save_file(tensors, partial, metadata={"format": "pt", **digest_metadata(tensors)})
 
 
-def write_checkpoint(folder: Path, config: DSVLFSConfig, card: str, tensors: dict[str, Tensor]) -> None:
-    """Writes the files of a checkpoint, all or none.
-
-    Args:
-        folder: made where it is missing.
-        config: of the model.
-        card: as Markdown.
-        tensors: that were trained.
+@contextmanager
+def written_whole(folder: Path) -> Iterator[Path]:
+    """A scratch folder, whose files take their places in `folder` once all are written: the config last, without which
+    no folder is a checkpoint. Other files stay, but for tensors that these replace.
 
     Raises:
-        WriteError: they cannot be written.
+        WriteError: one cannot be written.
     """
+    with whole_contents(folder, last=CONFIG) as scratch:
+        with _system_errors():
+            yield scratch
+        names = files_of(scratch)
+    stem = TENSORS.partition(".")[0]
+    for file in folder.glob(f"{stem}*"):
+        if file.name not in names and _SHARD.fullmatch(file.name.removeprefix(stem)):
+            file.unlink()
+
+
+def files_of(folder: Path) -> list[str]:
+    """Paths of all files, relative to the folder."""
+    return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+
+
+def digest_metadata(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Metadata of a safetensors file, or of its index, that `read_tensors` knows the tensors by."""
+    return {_DIGEST: tensor_digest(tensors)}
+
+
+@contextmanager
+def _system_errors() -> Iterator[None]:
+    """The system's own error in place of that of safetensors, which hides it in its text."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise write_error(folder, error) from error
-    with whole_files(folder / WEIGHTS, folder / CARD, folder / CONFIG) as (weights, readme, settings):
-        _save(tensors, weights, folder / WEIGHTS)
-        readme.write_text(card, encoding="utf-8")
-        settings.write_text(config.to_json_string(), encoding="utf-8")
+        yield
+    except SafetensorError as error:
+        found = re.search(r"os error (\d+)", str(error))
+        if not found:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
 
 
-def _save(tensors: dict[str, Tensor], partial: Path, file: Path) -> None:
-    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    try:
-        save_file(tensors, partial, metadata={"format": "pt", _DIGEST: tensor_digest(tensors)})
-    except SafetensorError as error:  # hides the system's own error in its text
-        number = re.search(r"os error (\d+)", str(error))
-        code = int(number[1]) if number else errno.EIO
-        raise write_error(file, OSError(code, os.strerror(code) if number else str(error))) from error
-
-
-def checkpoint_folder(name_or_path: str | os.PathLike, revision: str | None) -> Path:
+def checkpoint_folder(name_or_path: str | os.PathLike, *, subfolder: str = "", **hub_options: Any) -> Path:
     """The folder of a checkpoint: packaged, local, or of the Hugging Face hub.
 
     Args:
         name_or_path: one of `PACKAGED_CHECKPOINTS`, a folder, or a model id.
-        revision: of the model on the hub.
+        subfolder: of the folder or model, where the checkpoint lies.
+        hub_options: `revision`, `token`, `cache_dir`, `force_download`, `local_files_only`, as
+            `huggingface_hub.snapshot_download` takes them.
 
     Raises:
         InputError: it is none of these, or cannot be had.
@@ -129,11 +151,16 @@ def checkpoint_folder(name_or_path: str | os.PathLike, revision: str | None) -> 
         raise InputError(f"A checkpoint's name is of type {type(name_or_path).__name__}; give a name or a folder.")
     folder = PACKAGED_CHECKPOINTS.get(str(name_or_path), Path(name_or_path))
     if os.path.isdir(folder):
-        return folder
+        return folder / subfolder
+    wanted = ["config.json", "README.md", "*.safetensors", "*.json"]
+    prefix = f"{subfolder}/" if subfolder else ""
     try:
-        return Path(snapshot_download(str(name_or_path), revision=revision, allow_patterns=[CONFIG, CARD, WEIGHTS]))
+        found = snapshot_download(
+            str(name_or_path), allow_patterns=[f"{prefix}{pattern}" for pattern in wanted], **hub_options
+        )
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
         raise InputError(
             f"The model '{name_or_path}' is neither packaged ({', '.join(PACKAGED_CHECKPOINTS)}), nor a folder, nor to "
             "be had from the Hugging Face hub; check the name, or the network."
         ) from error
+    return Path(found) / subfolder

@@ -99,6 +99,8 @@ class Settings(TypedDict, total=False):
     match_channels: Annotated[list[_Channels], Field(min_length=1, max_length=16)]
     match_background: bool
     match_priors: bool
+    fit_ridge: Annotated[FiniteFloat, Field(gt=0, le=1e9)] | None
+    detail_layers: _Layers | None
     prompt_dim: Annotated[int, Field(ge=8, le=4096)]
     decoder_multimask_outputs: Annotated[int, Field(ge=0, le=64)]
     text_loss_weight: _Weight

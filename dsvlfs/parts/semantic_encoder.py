@@ -4,12 +4,16 @@ hidden state becomes the semantic prompt (arXiv 2503.04006, section 3.2)."""
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
+from threading import Lock
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module, remove_hook_from_module
 from accelerate.utils import align_module_device
+from cachetools import LRUCache
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from peft.utils import ModulesToSaveWrapper
@@ -18,10 +22,12 @@ from transformers import LlavaForConditionalGeneration, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ..errors import InputError
-from .recent import Recent
 
 PROMPTS_KEPT = 64
 """Semantic prompts of classes that are kept where they do not depend on the photo."""
+
+_LOCK = Lock()
+"""Of all that is kept, for a step: a lock of the module's own could be neither copied nor sent to another process."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ class Question:
 
 
 class SemanticEncoder(nn.Module):
-    """LLaVA with LoRA, and the projection of its answer.
+    """LLaVA with LoRA, and the projection of its answer. What is trained is in float32, whatever the LLaVA is in.
 
     Args:
         llava: the pretrained LLaVA, whose vocabulary holds `<SEM_prompt>`.
@@ -90,6 +96,7 @@ class SemanticEncoder(nn.Module):
             self.vlm = get_peft_model(llava, adapters)
         self.llava.model.multi_modal_projector.requires_grad_(train_projector)
         _keep_trained_loaded(self.vlm)
+        self._keep_trained_precise()
         self.stages = tuple(stages)
         width = llava.config.text_config.hidden_size
         self.standardise_state = standardise_state
@@ -97,13 +104,40 @@ class SemanticEncoder(nn.Module):
             self.register_buffer("state_mean", torch.zeros(width))
             self.register_buffer("state_scale", torch.ones(width))
         self.to_prompt = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, prompt_dim))
-        self._prompts: Recent[Tensor] = Recent(PROMPTS_KEPT)
+        self._prompts: LRUCache[tuple[int, ...], Tensor] = LRUCache(PROMPTS_KEPT)
         self._prompts_weights: tuple[tuple[int, int], ...] = ()
 
     @property
     def llava(self) -> LlavaForConditionalGeneration:
         """The LLaVA under the adapters."""
         return self.vlm.get_base_model()
+
+    def _keep_trained_precise(self) -> None:
+        """Beside a LLaVA in less precision, what is trained stays in float32: what it reads and gives is cast."""
+        language_model = self.llava.model.language_model
+        for module in self.vlm.modules():
+            for part in module.modules_to_save.values() if isinstance(module, ModulesToSaveWrapper) else ():
+                if part.weight.dtype == torch.float32:
+                    continue
+                part.float()
+                if isinstance(part, nn.Embedding):
+                    part.register_forward_hook(partial(_given_as_beside, language_model.norm))
+                else:
+                    part.register_forward_pre_hook(_read_as_own)
+        for parameter in self.vlm.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the language model starts to compute."""
+        return next(parameter.device for parameter in self.vlm.parameters() if parameter.requires_grad)
+
+    def place(self, device: torch.device) -> None:
+        """Moves all but the LLaVA."""
+        self.to_prompt.to(device)
+        for name, buffer in self.named_buffers(recurse=False):
+            self.register_buffer(name, buffer.to(device))
 
     @property
     def is_adapted(self) -> bool:
@@ -126,7 +160,8 @@ class SemanticEncoder(nn.Module):
     def train(self, mode: bool = True) -> "SemanticEncoder":
         """The frozen vision tower stays in evaluation mode (its batch norms must not learn)."""
         super().train(mode)
-        self._prompts.clear()
+        with _LOCK:
+            self._prompts.clear()
         self.vision_tower.eval()
         return self
 
@@ -186,14 +221,22 @@ class SemanticEncoder(nn.Module):
         if self.training or self.reads_photo:
             every = Question(**{name: torch.cat([value] * len(tokens)) for name, value in vars(question).items()})
             return self.project(_state(self._hidden(tokens, every), every))
-        if (weights := self._weights()) != self._prompts_weights:
-            self._prompts.clear()
-            self._prompts_weights = weights
-        prompt = self._prompts.get(
-            tuple(question.input_ids[0].tolist()),
-            lambda: self.project(_state(self._hidden(tokens[:1], question), question)),
-        )
+        key = tuple(question.input_ids[0].tolist())
+        weights = self._weights()
+        with _LOCK:
+            if weights != self._prompts_weights:
+                self._prompts.clear()
+                self._prompts_weights = weights
+            prompt = self._prompts.get(key)
+        if prompt is None:
+            prompt = self.project(_state(self._hidden(tokens[:1], question), question))
+            with _LOCK:
+                self._prompts[key] = prompt
         return prompt.expand(len(tokens), -1)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy, and what is sent to another process, starts with no prompts."""
+        return self.__dict__ | {"_prompts": LRUCache(PROMPTS_KEPT)}
 
     def _weights(self) -> tuple[tuple[int, int], ...]:
         """Where each weight is, and how often it has been written to: another where one has changed."""
@@ -206,7 +249,9 @@ class SemanticEncoder(nn.Module):
         """The language model's last hidden states (batch, length, width)."""
         photo = None
         if tokens is not None:
-            projected = self.llava.model.multi_modal_projector(tokens)
+            projector = self.llava.model.multi_modal_projector
+            dtype = projector.linear_1.weight.dtype
+            projected = projector(tokens.to(dtype) if dtype.is_floating_point else tokens)
             photo = {"image": BaseModelOutputWithPooling(pooler_output=list(projected))}
         return self.llava.model(
             input_ids=question.input_ids, attention_mask=question.attention_mask, mm_encoder_outputs=photo
@@ -260,6 +305,16 @@ def _keep_trained_loaded(vlm: PeftModel) -> None:
             f"What is trained cannot be offloaded ({lost[0].removeprefix('base_model.model.')}); give it a device in "
             "device_map."
         )
+
+
+def _given_as_beside(beside: nn.Module, part: nn.Module, given: Any, result: Tensor) -> Tensor:
+    """A forward hook: what a part gives, in the precision of the layers beside it."""
+    return result.to(beside.weight.dtype)
+
+
+def _read_as_own(part: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """A forward hook: what a part reads, in its own precision."""
+    return tuple(tensor.to(part.weight.dtype) for tensor in given)
 
 
 def _state(hidden: Tensor, question: Question) -> Tensor:
