@@ -170,7 +170,7 @@ def checked(value: object, schema: Any, where: str) -> Any:
 
     Args:
         value: of JSON.
-        schema: of pydantic's kinds.
+        schema: of pydantic's kinds, or its adapter.
         where: what the value is, in an error.
 
     Raises:
@@ -187,8 +187,14 @@ def checked(value: object, schema: Any, where: str) -> Any:
         raise InputError(f"{where} {_complaint(error)}") from None
 
 
-@lru_cache
 def _adapter(schema: Any) -> "TypeAdapter":
+    from pydantic import TypeAdapter
+
+    return schema if isinstance(schema, TypeAdapter) else _new_adapter(schema)
+
+
+@lru_cache
+def _new_adapter(schema: Any) -> "TypeAdapter":
     from pydantic import TypeAdapter
 
     return TypeAdapter(schema)
@@ -196,14 +202,18 @@ def _adapter(schema: Any) -> "TypeAdapter":
 
 def _complaint(error: "ValidationError") -> str:
     first = error.errors(include_url=False, include_input=False)[0]
-    places = [str(place) for place in first["loc"]]
+    places = [place for place in first["loc"] if isinstance(place, int) or place.isidentifier()]  # no names of types
     if not places:
         if first["type"] in ("dict_type", "model_type", "model_attributes_type"):
             return "is not a JSON object; give one ({...})."
-        return f"is wrong ({first['msg']}); mend it."
+        return f"is wrong ({first['msg']}); correct it."
+    names = [str(place) for place in places if isinstance(place, str)]
+    number = next((f" in entry {place + 1}" for place in places if isinstance(place, int)), "")
+    number += f" of '{names[0]}'" if number and isinstance(places[0], str) else ""
     if first["type"] == "missing":
-        return f"lacks the field '{places[-1]}'; add it."
-    return f"has a wrong '{places[0]}' ({first['msg']}); mend it."
+        return f"lacks the field '{places[-1]}'{number}; add it."
+    what = f" '{names[-1]}'" if names and not (number and len(names) == 1) else " value"
+    return f"has a wrong{what}{number} ({first['msg']}); correct it."
 
 
 # Writing -------------------------------------------------------------------------------------------------------------
