@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test bases clean
 
 demo: $(VENV)/demo bases
-	$(BIN)/python app.py
+	$(BIN)/dsvlfs demo
 
 test: $(VENV)/test bases
 	$(BIN)/ruff check .
@@ -16,7 +16,7 @@ test: $(VENV)/test bases
 # The frozen bases: fetched and converted once, to ~/.cache/dsvlfs.
 bases: $(VENV)/demo
 	@echo "== frozen bases"
-	@$(BIN)/python -m dsvlfs.hub.bases
+	@$(BIN)/dsvlfs bases
 
 $(VENV)/demo: requirements.txt pyproject.toml
 	@echo "== virtual environment in $(VENV): the first time takes some minutes"

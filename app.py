@@ -1,6 +1,9 @@
-"""The web page, as a Space runs it: `python app.py`."""
+"""The web page, as a Space runs it: `python app.py` is `dsvlfs demo`."""
 
-from dsvlfs.page.layout import demo, main  # noqa: F401 (`demo` is what a Space looks for)
+import sys
+
+from dsvlfs.cli import main
+from dsvlfs.page.layout import demo  # noqa: F401 (what a Space looks for)
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["demo", *sys.argv[1:]]))

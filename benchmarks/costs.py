@@ -31,12 +31,13 @@ from transformers.utils import logging
 
 from dsvlfs import DSVLFSConfig, DSVLFSModel
 from dsvlfs.data.targets import target_side
+from dsvlfs.inference.encoded import View
 from dsvlfs.measuring.costs import BYTES, TEXT_TOKENS, Cost, PeakMemory, cost
+from dsvlfs.page.examples import EXAMPLES
 from dsvlfs.parts.semantic_encoder import Question
-from dsvlfs.processing import DSVLFSProcessor, View
+from dsvlfs.processing import DSVLFSProcessor
 from dsvlfs.training.episode_losses import set_precision
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
 SHOTS, CLASSES, QUERIES = (1, 2, 5, 10), (1, 3, 10), 10
 SIZES = (224, 336, 448, 560)
 """Sides of the square that the image encoder sees, multiples of its patches' 14 pixels; the vision tower sees the next
@@ -94,10 +95,8 @@ class Example:
 
     @classmethod
     def first(cls) -> "Example":
-        """Of examples.json."""
-        entry = json.loads((EXAMPLES / "examples.json").read_text())[0]
-        shot = (EXAMPLES / entry["support_image"], EXAMPLES / entry["support_mask"])
-        return cls(shot, EXAMPLES / entry["query_image"], entry["class_name"])
+        """The page's first."""
+        return cls(EXAMPLES[0].shot, EXAMPLES[0].query_file, EXAMPLES[0].class_name)
 
 
 def groups(model: DSVLFSModel, example: Example, device: torch.device) -> dict[str, Tasks]:

@@ -1,25 +1,20 @@
 """What half precision of a checkpoint's tensors costs: a float32 one against itself, rounded, on the examples."""
 
 import argparse
-import json
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from dsvlfs import DSVLFSModel
-
-EXAMPLES = Path(__file__).parent.parent / "examples"
+from dsvlfs.page.examples import EXAMPLES
 
 
 def probabilities(model: DSVLFSModel) -> list[np.ndarray]:
     """Of each example's query."""
     maps = []
-    for example in json.loads((EXAMPLES / "examples.json").read_text()):
-        support = model.encode_support([(EXAMPLES / example["support_image"], EXAMPLES / example["support_mask"])])
-        maps.append(
-            model.segment(EXAMPLES / example["query_image"], example["class_name"], support=support).probability
-        )
+    for example in EXAMPLES:
+        support = model.encode_support([example.shot])
+        maps.append(model.segment(example.query_file, example.class_name, support=support).probability)
     return maps
 
 

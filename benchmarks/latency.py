@@ -22,19 +22,19 @@ def main() -> None:
     import torch
 
     from dsvlfs import DSVLFSModel
+    from dsvlfs.page.examples import EXAMPLES
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     model = DSVLFSModel.from_pretrained(arguments.model)
     loading = time.perf_counter() - started
 
-    examples = Path(__file__).parent.parent / "examples"
-    example = json.loads((examples / "examples.json").read_text())[0]
-    support = model.encode_support([(examples / example["support_image"], examples / example["support_mask"])])
+    example = EXAMPLES[0]
+    support = model.encode_support([example.shot])
     seconds = []
     for _ in range(arguments.queries + 1):
         started = time.perf_counter()
-        model.segment(examples / example["query_image"], example["class_name"], support=support)
+        model.segment(example.query_file, example.class_name, support=support)
         seconds.append(time.perf_counter() - started)
     result = {
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",

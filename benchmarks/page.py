@@ -21,8 +21,9 @@ import numpy as np
 from gradio_client import Client, handle_file
 from PIL import Image
 
+from dsvlfs.page.examples import EXAMPLES
+
 ROOT = Path(__file__).parents[1]
-EXAMPLES = json.loads((ROOT / "examples" / "examples.json").read_text(encoding="utf-8"))
 CHROMIUM_FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 
 
@@ -82,13 +83,12 @@ def first_results(address: str) -> dict[str, float]:
 def request(number: int, shots: int = 1) -> dict[str, Any]:
     """A request for an example's class in its query photo; supports turn with the number."""
     example = EXAMPLES[number % len(EXAMPLES)]
-    photos = [handle_file(ROOT / "examples" / example["support_image"])] * shots
-    masks = [handle_file(ROOT / "examples" / example["support_mask"])] * shots
+    photo, mask = map(handle_file, example.shot)
     return {
-        "class_name": example["class_name"],
-        "queries": [handle_file(ROOT / "examples" / example["query_image"])],
-        "support_photos": photos,
-        "support_masks": masks,
+        "class_name": example.class_name,
+        "queries": [handle_file(example.query_file)],
+        "support_photos": [photo] * shots,
+        "support_masks": [mask] * shots,
         "description": "",
         "prompts": "both",
         "threshold": 0.5,
@@ -101,8 +101,8 @@ def second_query(address: str, repeats: int) -> dict[str, float]:
     of the same photo once more. All photos are of one size."""
     client = Client(address, verbose=False)
     example = EXAMPLES[1]
-    mask = np.asarray(Image.open(ROOT / "examples" / example["support_mask"]))
-    photo = np.asarray(Image.open(ROOT / "examples" / example["query_image"]).convert("RGB"))
+    mask = np.asarray(Image.open(example.shot[1]))
+    photo = np.asarray(Image.open(example.query_file).convert("RGB"))
     seconds: dict[str, list[float]] = {"first": [], "second": [], "again": []}
     client.predict(**request(0))
     with tempfile.TemporaryDirectory() as folder:
@@ -115,7 +115,7 @@ def second_query(address: str, repeats: int) -> dict[str, float]:
                 Image.fromarray(np.roll(turned, repeat + 1, axis=1)).save(file)
             asked = {
                 **request(1),
-                "class_name": f"{example['class_name']} {repeat}",
+                "class_name": f"{example.class_name} {repeat}",
                 "support_masks": [handle_file(files[0])],
             }
             for name, file in zip(seconds, (files[1], files[2], files[2])):

@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from dsvlfs.training import run as train
 from dsvlfs.training.episode_losses import EpisodeLosses, build_model
+from dsvlfs.training.run import start
 from dsvlfs.training.schedule import StepPlan
 from dsvlfs.training.settings import load_config
 from dsvlfs.training.sources import open_episodes
+from dsvlfs.training.trainer import Trainer
 
 
 def main() -> None:
@@ -63,12 +64,12 @@ def main() -> None:
 
 def _measure(config, arguments, scratch: Path) -> tuple[list[float], list[float], StepPlan, torch.device]:
     """Seconds of each step but the first: waiting for its batches, and computing."""
-    accelerator, plan = train.start(config, scratch)
+    accelerator, plan = start(config, scratch)
     model = build_model(config, accelerator)
     episodes = open_episodes(config, model.eval(), arguments.data_root, arguments.cache or scratch / "cache")
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=config.learning_rate)
     losses, optimizer = accelerator.prepare(EpisodeLosses(model).train(), optimizer)
-    trainer = train.Trainer(config, accelerator, losses, optimizer, plan)
+    trainer = Trainer(config, accelerator, losses, optimizer, plan)
     waiting, computing = [], []
     batches = trainer.batches(episodes, 0)
     for number in range(config.steps):

@@ -266,3 +266,6 @@ def _tiny_llava() -> LlavaConfig:
         image_seq_length=vision.token_grid**2,
         tie_word_embeddings=True,
     )
+
+
+AutoConfig.register(DSVLFSConfig.model_type, DSVLFSConfig, exist_ok=True)

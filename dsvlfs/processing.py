@@ -1,19 +1,24 @@
 """Photos, masks and names to tensors, and logits back to the photo."""
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoProcessor, AutoTokenizer, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from .configuration import IMAGE_TOKEN, SEMANTIC_TOKEN, DSVLFSConfig
 from .errors import InputError
 from .hub.bases import resolve_base
+from .hub.checkpoint_files import checkpoint_folder, read_config
+from .hub.options import override, sort_options
+from .hub.saving import PROCESSOR_FILE
 from .inference.calibration import Calibration
+from .inference.encoded import View
 from .inference.photos import Photo, context_box, load_mask, load_photo
 from .inference.results import Prediction
 from .parts.semantic_encoder import Question
@@ -21,24 +26,7 @@ from .parts.semantic_encoder import Question
 MAX_NAME, MAX_DESCRIPTION = 200, 2000  # characters
 
 
-@dataclass(frozen=True)
-class View:
-    """What the encoders see of a photo, batch of one.
-
-    Args:
-        image_pixels: (1, 3, image size, image size).
-        vlm_pixels: (1, 3, VLM image size, VLM image size).
-        valid: (width, height) of the photo inside the square of `image_pixels`, in pixels; the rest is padding.
-        size: (width, height) of the photo.
-    """
-
-    image_pixels: Tensor
-    vlm_pixels: Tensor
-    valid: tuple[int, int]
-    size: tuple[int, int]
-
-
-class DSVLFSProcessor:
+class DSVLFSProcessor(ProcessorMixin):
     """Turns a user's photos, masks and names into what `DSVLFSModel` takes, and its logits into masks.
 
     Args:
@@ -48,21 +36,99 @@ class DSVLFSProcessor:
     """
 
     def __init__(self, config: DSVLFSConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+        super().__init__(tokenizer=tokenizer)
         self.config = config
-        self.tokenizer = tokenizer
         added = [IMAGE_TOKEN, SEMANTIC_TOKEN, *(config.photo_markers or [])]
         tokenizer.add_special_tokens({"additional_special_tokens": added})
         self.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
         self.semantic_token_id = tokenizer.convert_tokens_to_ids(SEMANTIC_TOKEN)
 
     @classmethod
-    def from_config(cls, config: DSVLFSConfig) -> "DSVLFSProcessor":
+    def from_config(cls, config: DSVLFSConfig, **hub_options: Any) -> "DSVLFSProcessor":
         """With the tokenizer of the config's base.
+
+        Args:
+            config: of the model.
+            hub_options: of `dsvlfs.hub.bases.resolve_base`.
 
         Raises:
             BaseNotAvailableError: the base cannot be had.
         """
-        return cls(config, AutoTokenizer.from_pretrained(resolve_base(config.vlm_base or config.language_base)))
+        base = resolve_base(config.vlm_base or config.language_base, **hub_options)
+        return cls(config, AutoTokenizer.from_pretrained(base))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | os.PathLike = "dsvlfs-tiny",
+        *,
+        subfolder: str = "",
+        revision: str | None = None,
+        force_download: bool = False,
+        **options: Any,
+    ) -> "DSVLFSProcessor":
+        """Of a checkpoint, or of what `save_pretrained` wrote.
+
+        Args:
+            name_or_path: as for `DSVLFSModel.from_pretrained`.
+            subfolder, revision, force_download: likewise.
+            options: `token`, `cache_dir`, `local_files_only`; those of the bases mean nothing here, the rest changes
+                the config.
+
+        Raises:
+            InputError: there is no such checkpoint, or it is damaged.
+            BaseNotAvailableError: the tokenizer, which is that of a base, cannot be had.
+        """
+        hub, _, changes = sort_options(options)
+        of_checkpoint = {"subfolder": subfolder, "revision": revision, "force_download": force_download}
+        folder = checkpoint_folder(name_or_path, **of_checkpoint, **hub)
+        config = read_config(folder)
+        override(config, changes)
+        if (folder / "tokenizer_config.json").is_file():
+            return cls(config, AutoTokenizer.from_pretrained(folder))
+        return cls.from_config(config, **hub)
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, push_to_hub: bool = False, **options: Any
+    ) -> list[str]:
+        """Writes the tokenizer, the config and `processor_config.json`; `DSVLFSModel.save_pretrained` leaves out the
+        tokenizer, which is its base's.
+
+        Args:
+            save_directory: made where it is missing.
+            push_to_hub: send them to the hub.
+            options: of `push_to_hub`.
+        """
+        self.config.save_pretrained(save_directory)
+        return super().save_pretrained(os.fspath(save_directory), push_to_hub=push_to_hub, **options)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `processor_config.json` says: all settings are in the config beside it."""
+        return dict(PROCESSOR_FILE)
+
+    def __call__(
+        self, images: Photo | Sequence[Photo] | None = None, text: str | Sequence[str] | None = None, **_: Any
+    ) -> BatchFeature:
+        """Query photos and class names as tensors, as transformers' processors give them.
+
+        Args:
+            images: one photo or several.
+            text: a class name or several.
+
+        Returns:
+            `image_pixels` and `vlm_pixels` of the photos (batch, 3, side, side); the fields of `Question` of the names.
+
+        Raises:
+            InputError: a photo or a name cannot be used.
+        """
+        tensors = {}
+        if images is not None:
+            photos = images if isinstance(images, (list, tuple)) else [images]
+            views = [self.query_view(photo) for photo in photos]
+            tensors = {name: torch.cat([getattr(v, name) for v in views]) for name in ("image_pixels", "vlm_pixels")}
+        if text is not None:
+            tensors |= vars(self.question([(name, None) for name in ([text] if isinstance(text, str) else text)]))
+        return BatchFeature(tensors)
 
     def query_view(self, photo: Photo) -> View:
         """The whole photo, as a query is seen."""
@@ -83,8 +149,8 @@ class DSVLFSProcessor:
         size = self.config.support_size
         view = self._view(image, size, min(size, self.config.vlm_image_size))
         target = Image.fromarray(foreground.astype(np.uint8) * 255).resize(view.valid, Image.Resampling.BOX)
-        canvas = torch.zeros(1, size, size)
-        canvas[0, : view.valid[1], : view.valid[0]] = torch.from_numpy(np.array(target)) / 255
+        canvas = torch.zeros(1, size, size, dtype=torch.float32)
+        canvas[0, : view.valid[1], : view.valid[0]] = torch.from_numpy(np.array(target)).float() / 255
         return view, canvas
 
     def question(self, names: Sequence[tuple[str, str | None]], *, photo_tokens: int | None = None) -> Question:
@@ -161,15 +227,16 @@ class DSVLFSProcessor:
             scale = image_size / max(image.size)
             valid = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         pixels = _normalised(image.resize(valid, Image.Resampling.BICUBIC), config.image_mean, config.image_std)
-        canvas = torch.zeros(1, 3, image_size, image_size)
+        canvas = torch.zeros(1, 3, image_size, image_size, dtype=torch.float32)
         canvas[0, :, : valid[1], : valid[0]] = pixels
         square = image.resize((vlm_size, vlm_size), Image.Resampling.BICUBIC)
         return View(canvas, _normalised(square, config.vlm_mean, config.vlm_std)[None], valid, image.size)
 
 
 def _normalised(image: Image.Image, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
-    return (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+    mean, std = (torch.tensor(values, dtype=torch.float32)[:, None, None] for values in (mean, std))
+    return (pixels - mean) / std
 
 
 def _as_sentence(text: str) -> str:
@@ -177,3 +244,6 @@ def _as_sentence(text: str) -> str:
     if not text:
         return ""
     return f"{text} " if text[-1] in ".!?" else f"{text}. "
+
+
+AutoProcessor.register(DSVLFSConfig, DSVLFSProcessor, exist_ok=True)

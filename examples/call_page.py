@@ -1,6 +1,6 @@
 """Asks the page for a mask, as a program does.
 
-    python app.py &
+    dsvlfs demo &
     python examples/call_page.py http://127.0.0.1:7860
 
 It needs gradio_client, which comes with gradio. The page's footer lists all functions with their parameters.
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gradio_client import Client, handle_file
 
-EXAMPLES = Path(__file__).parent
+EXAMPLES = Path(__file__).parents[1] / "dsvlfs" / "page" / "examples"
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+FOLDER = Path(__file__).parents[1] / "dsvlfs" / "page" / "examples"
 SIZE = (480, 360)
 Colour = tuple[int, int, int]
 
@@ -191,13 +192,12 @@ def _cast_shadow(scene: Image.Image, left: int, right: int, ground: int) -> None
 
 
 def main() -> None:
-    """Writes the pictures and `examples.json` beside this file."""
+    """Writes the pictures and `examples.json` into the package."""
     parser = argparse.ArgumentParser(description="Compose the example scenes.")
     parser.add_argument("--stamps", type=Path, required=True, help="the stamps' folder")
     stamps = parser.parse_args().stamps
-    folder = Path(__file__).parent
-    entries = [example.write(stamps, folder) for example in EXAMPLES]
-    (folder / "examples.json").write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
+    entries = [example.write(stamps, FOLDER) for example in EXAMPLES]
+    (FOLDER / "examples.json").write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

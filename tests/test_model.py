@@ -114,7 +114,7 @@ def test_a_query_encoded_once_serves_classes_and_supports(micro_model, circle, m
 
 @pytest.mark.parametrize("singly", [("cpu",), ()])
 def test_photos_encoded_together_are_those_encoded_alone(micro_model, circle, tmp_path, monkeypatch, singly):
-    monkeypatch.setattr("dsvlfs.modeling.SINGLY_ON", singly)
+    monkeypatch.setattr("dsvlfs.inference.encoding.SINGLY_ON", singly)
     image, mask = circle
     support = micro_model.encode_support([(image, mask)])
     image.save(tmp_path / "photo.png")

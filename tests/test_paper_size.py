@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dsvlfs import DSVLFSConfig, DSVLFSModel
-from dsvlfs.processing import View
+from dsvlfs.inference.encoded import View
 
 
 @pytest.fixture(scope="module")

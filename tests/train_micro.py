@@ -1,6 +1,6 @@
-"""`train/train.py` with the micro model, in this process or as one of its own.
+"""`dsvlfs train` with the micro model, in this process or as one of its own.
 
-As a process: `python train_micro.py NAME:N ...`, with train.py's own arguments after the first: it kills itself just
+As a process: `python train_micro.py NAME:N ...`, with the command's own arguments after the first: it kills itself just
 before the N-th rename to NAME; `none` lets it live.
 """
 
@@ -12,15 +12,17 @@ from pathlib import Path
 from conftest import build_micro_model
 
 from dsvlfs import DSVLFSConfig, DSVLFSModel
+from dsvlfs.cli import build_parser, main
 from dsvlfs.training import episode_losses
-from dsvlfs.training import run as train
+from dsvlfs.training.run import train
 
 
 def run(*arguments: object) -> None:
-    """Runs train.py with these arguments."""
+    """A run by the command's arguments; what is wrong is raised."""
     episode_losses.DSVLFSModel = _build
-    sys.argv = ["train.py", *map(str, arguments)]
-    train.run()
+    given = vars(build_parser().parse_args(["train", *map(str, arguments)]))
+    del given["run"]
+    train(given.pop("config"), given.pop("data_root"), given.pop("out"), **given)
 
 
 def _build(config: DSVLFSConfig) -> DSVLFSModel:
@@ -46,4 +48,5 @@ if __name__ == "__main__":
     if sys.argv[1] != "none":
         kill_name, kill_count = sys.argv[1].split(":")
         _kill_at_rename(kill_name, int(kill_count))
-    run(*sys.argv[2:])
+    episode_losses.DSVLFSModel = _build
+    sys.exit(main(["train", *sys.argv[2:]]))

@@ -1,6 +1,8 @@
 """Trains DSV-LFS: `accelerate launch train/train.py --config train/configs/NAME.yaml --data-root DATA --out RUN`."""
 
-from dsvlfs.training.run import main
+import sys
+
+from dsvlfs.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["train", *sys.argv[1:]]))

@@ -11,17 +11,48 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from .. import __version__
 from ..errors import InputError
-from . import analyze, convert, describe, episodes, evaluate, info, label, segment
+from . import (
+    analyze,
+    bases,
+    calibrate,
+    card,
+    convert,
+    demo,
+    describe,
+    episodes,
+    evaluate,
+    fit_names,
+    info,
+    label,
+    segment,
+    train,
+)
 from .running import complain
 
-COMMANDS = (segment, label, describe, evaluate, episodes, info, convert, analyze)
+COMMANDS = (
+    segment,
+    label,
+    describe,
+    demo,
+    evaluate,
+    episodes,
+    analyze,
+    train,
+    fit_names,
+    calibrate,
+    card,
+    info,
+    bases,
+    convert,
+)
 """Modules with `add(commands)`, in the order in which `--help` lists them."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status."""
-    arguments = _parser().parse_args(argv)
+    arguments = build_parser().parse_args(argv)
     try:
         return arguments.run(arguments)
     except (InputError, OSError) as error:  # OSError: no base model (BaseNotAvailableError), a full disk
@@ -29,10 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Of all commands; what it parses has the function of its command, `run`."""
     parser = argparse.ArgumentParser(
         prog="dsvlfs", description="Few-shot segmentation: finds a class in photos, from its name and example masks."
     )
+    parser.add_argument("--version", action="version", version=f"dsvlfs {__version__}")
     commands = parser.add_subparsers(title="commands", required=True)
     for command in COMMANDS:
         command.add(commands)

@@ -50,7 +50,13 @@ def add(commands: argparse._SubParsersAction) -> None:
         metavar="DIR",
         help="that set's folder; PASCAL's and COCO's classes are known without (default: --root for the same set)",
     )
-    parser.add_argument("--mode", choices=MODES, default="both", help="prompts to use (default: both)")
+    parser.add_argument(
+        "--mode",
+        choices=MODES,
+        nargs="+",
+        default=["both"],
+        help="prompts to use; several are measured side by side, in little more time than one (default: both)",
+    )
     add_aggregation_argument(parser)
     parser.add_argument(
         "--describe",
@@ -76,7 +82,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command and returns its exit status."""
-    if arguments.method == "prototype" and arguments.mode == "semantic":
+    if arguments.method == "prototype" and "semantic" in arguments.mode:
         raise InputError("Method prototype has no semantic mode, for it sees only supports; use --mode visual or both.")
 
     if arguments.method == "prototype" and (arguments.aggregation or arguments.describe):
@@ -112,10 +118,10 @@ def run(arguments: argparse.Namespace) -> int:
     segmenter = running.load_model(arguments.model)
     if arguments.method == "prototype":
         segmenter = PrototypeSegmenter(segmenter)
-    result = evaluate(
+    results = evaluate(
         segmenter,
         episodes,
-        mode=arguments.mode,
+        modes=arguments.mode,
         aggregation=arguments.aggregation,
         describe=arguments.describe,
         workers=arguments.workers,
@@ -123,8 +129,10 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if join_processes().is_main_process:
         given = {name: str(v) if isinstance(v, Path) else v for name, v in vars(arguments).items() if name != "run"}
-        write_json(arguments.out, {**result, "arguments": given})
-        print(_table(result))
+        content = results[arguments.mode[0]] if len(results) == 1 else {"modes": results}
+        write_json(arguments.out, {**content, "arguments": given})
+        for mode, result in results.items():
+            print(*([f"{mode}:"] if len(results) > 1 else []), _table(result), sep="\n")
     return 0
 
 

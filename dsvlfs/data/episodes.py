@@ -136,6 +136,10 @@ class _EpisodeFile(Sequence[Episode]):
     def __len__(self) -> int:
         return len(self._entries)
 
+    def query_id(self, index: int) -> str:
+        """What tells the query of an episode from others, known without reading it."""
+        return _query_id(self._entries[index])
+
     def __getitem__(self, index: int) -> Episode:
         entry = self._entries[index]
         category_id = entry.get("category_id")
@@ -173,6 +177,10 @@ class _Chosen(Sequence[Episode]):
 
     def __len__(self) -> int:
         return len(self._numbers)
+
+    def query_id(self, index: int) -> str:
+        """What tells the query of an episode from others, known without reading it."""
+        return self._episodes.query_id(self._numbers[index])
 
     def __getitem__(self, index: int) -> Episode:
         return self._episodes[self._numbers[index]]
@@ -212,6 +220,10 @@ class _NamedEpisodes(Sequence[Episode]):
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def query_id(self, index: int) -> str:
+        """What tells the query of an episode from others, known without reading it."""
+        return _query_id(self._entries[index])
 
     def __getitem__(self, index: int) -> Episode:
         entry = self._entries[index]
@@ -355,6 +367,10 @@ def _support_ids(entry: dict[str, Any]) -> tuple[str, ...]:
 
 def _query_photos(entry: dict[str, Any]) -> tuple[str, ...]:
     return tuple(str(photo_id) for photo_id in (entry["query"], *entry.get("distractors", ())))
+
+
+def _query_id(entry: dict[str, Any]) -> str:
+    return "/".join((*_query_photos(entry), str(entry.get("position"))))
 
 
 def _photo_ids(entry: dict[str, Any]) -> list:

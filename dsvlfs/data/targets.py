@@ -7,7 +7,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..configuration import DSVLFSConfig
-from ..processing import View
+from ..inference.encoded import View
 
 _TARGET_FACTOR = 4  # the decoder's logits have 4 times the side of its image embedding
 

@@ -7,15 +7,21 @@ from typing import Any
 import torch
 from accelerate.utils import align_module_device
 from torch import Tensor, nn
-from transformers import Dinov2Model, LlamaForCausalLM, LlavaConfig, LlavaForConditionalGeneration, SamModel
+from transformers import (
+    Dinov2Model,
+    LlamaForCausalLM,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    PreTrainedTokenizerBase,
+    SamModel,
+)
 from transformers.initialization import no_init_weights
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
-from ..configuration import DSVLFSConfig
+from ..configuration import IMAGE_TOKEN, SEMANTIC_TOKEN, DSVLFSConfig
 from ..parts.efficientnet_lite import EfficientNetLiteModel
 from ..parts.mask_decoder import MaskDecoder
-from ..processing import DSVLFSProcessor
-from .bases import load_base
+from .bases import HUB_OPTIONS, load_base
 
 
 def layer_channels(config: DSVLFSConfig, name: str) -> int:
@@ -32,16 +38,22 @@ def load_image_base(config: DSVLFSConfig, decoder: MaskDecoder, options: Mapping
     Args:
         config: of the model.
         decoder: ours.
-        options: of transformers' `from_pretrained`.
+        options: of `load_base`.
     """
     if config.embedding_layers:
         return load_base(Dinov2Model, config.image_base, **options)
-    sam = load_base(SamModel, config.image_base, **options)
+    encoder = sam = load_base(SamModel, config.image_base, **options)
+    if "quantization_config" in options:  # what is trained is none of it
+        sam = load_base(SamModel, config.image_base, **_only(options, *HUB_OPTIONS))
     decoder.decoder.load_state_dict(_fetched(sam.mask_decoder), strict=False)  # all but the head of qualities
     decoder.position.load_state_dict(_fetched(sam.shared_image_embedding))
     with torch.no_grad():
         decoder.no_visual_prompt.copy_(_fetched(sam.prompt_encoder)["no_mask_embed.weight"][0])
-    return sam.vision_encoder
+    return encoder.vision_encoder
+
+
+def _only(options: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: options[name] for name in names if name in options}
 
 
 def _fetched(part: nn.Module) -> dict[str, Tensor]:
@@ -55,48 +67,60 @@ def _fetched(part: nn.Module) -> dict[str, Tensor]:
 
 
 def load_llava(
-    config: DSVLFSConfig, processor: DSVLFSProcessor | None, options: Mapping[str, Any]
+    config: DSVLFSConfig, tokenizer: PreTrainedTokenizerBase | None, options: Mapping[str, Any]
 ) -> tuple[LlavaForConditionalGeneration, int]:
     """The LLaVA with rows for the added tokens, and the id of `<SEM_prompt>`.
 
     Args:
         config: of the model.
-        processor: its tokenizer has the tokens; without one all weights are random.
-        options: of transformers' `from_pretrained`; of the language model where the LLaVA is joined from two bases.
+        tokenizer: of the language model, with the added tokens; without one all weights are random.
+        options: of `load_base`; where the LLaVA is joined from two bases, those of the language model, of which the
+            vision tower takes the precision and the place.
     """
     llava_config = config.llava_config()
     text = llava_config.text_config
-    if processor is None:
+    if tokenizer is None:
         if config.vlm_base is None:  # a LLaVA made whole has an image token and spare rows
             text.vocab_size += 2
             llava_config.image_token_id = text.vocab_size - 2
         return LlavaForConditionalGeneration(llava_config), text.vocab_size - 1
+    semantic_token_id = tokenizer.convert_tokens_to_ids(SEMANTIC_TOKEN)
     if config.vlm_base is not None:
         llava = load_base(LlavaForConditionalGeneration, config.vlm_base, **options)
-        _add_token_rows(llava, len(processor.tokenizer))
-        return llava, processor.semantic_token_id
+        _add_token_rows(llava, len(tokenizer))
+        return llava, semantic_token_id
     language = load_base(LlamaForCausalLM, config.language_base, **{"dtype": torch.float32, **options})
-    _add_token_rows(language, len(processor.tokenizer))
-    text.vocab_size = len(processor.tokenizer)
-    llava_config.image_token_id = processor.image_token_id
+    _add_token_rows(language, len(tokenizer))
+    text.vocab_size = len(tokenizer)
+    llava_config.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
     with ExitStack() as stack:  # a skeleton: each part is put in below
         stack.enter_context(torch.device("meta"))
         stack.enter_context(no_init_weights())
         llava = LlavaForConditionalGeneration(llava_config)
-    tower = load_base(EfficientNetLiteModel, config.vision_base, config=llava_config.vision_config)
+    tower = load_base(
+        EfficientNetLiteModel,
+        config.vision_base,
+        config=llava_config.vision_config,
+        **_only(options, "dtype", *HUB_OPTIONS),
+    )
     llava.model.vision_tower = tower.for_inference()
     llava.model.language_model = language.model
-    llava.model.multi_modal_projector = _silent_projector(llava_config, language, processor)
+    llava.model.multi_modal_projector = _silent_projector(llava_config, language, tokenizer)
     llava.lm_head = language.lm_head
-    return llava, processor.semantic_token_id
+    embeddings = language.get_input_embeddings()
+    hook = getattr(embeddings, "_hf_hook", None)  # of what is offloaded
+    device = embeddings.weight.device if hook is None else hook.execution_device
+    llava.model.vision_tower.to(device)
+    llava.model.multi_modal_projector.to(device)
+    return llava, semantic_token_id
 
 
 def _silent_projector(
-    config: LlavaConfig, language: LlamaForCausalLM, processor: DSVLFSProcessor
+    config: LlavaConfig, language: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase
 ) -> LlavaMultiModalProjector:
     """A new projector that says "photo" for every token until it has learned: the answer starts free of noise."""
     projector = LlavaMultiModalProjector(config)
-    word = processor.tokenizer(" photo", add_special_tokens=False).input_ids[-1]
+    word = tokenizer(" photo", add_special_tokens=False).input_ids[-1]
     with torch.no_grad():
         projector.linear_2.weight.zero_()
         projector.linear_2.bias.copy_(language.get_input_embeddings().weight[word])

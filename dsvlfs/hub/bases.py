@@ -5,6 +5,7 @@ A name is resolved in order: a local folder; the Hugging Face cache; the Hugging
 """
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -22,11 +23,14 @@ import torch
 from filelock import FileLock
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..configuration import dinov2_small_config
 from ..parts.efficientnet_lite import EfficientNetLiteConfig, EfficientNetLiteModel
+
+HUB_OPTIONS = ("cache_dir", "token", "local_files_only")
+"""What `resolve_base` takes beside the name, as transformers' `from_pretrained` does."""
 
 
 class BaseNotAvailableError(OSError):
@@ -55,11 +59,19 @@ def cache_folder() -> Path:
     return Path(os.environ.get("DSVLFS_CACHE") or Path.home() / ".cache" / "dsvlfs")
 
 
-def resolve_base(name: str) -> Path:
+def resolve_base(
+    name: str,
+    *,
+    cache_dir: str | os.PathLike | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+) -> Path:
     """Finds the folder of a frozen base, fetching and converting it where needed.
 
     Args:
         name: a folder, one of `PINNED_BASES`, or a model id of the Hugging Face hub.
+        cache_dir, token: of the hub.
+        local_files_only: fetch nothing.
 
     Returns:
         A folder with `config.json` and safetensors.
@@ -74,17 +86,23 @@ def resolve_base(name: str) -> Path:
     if pinned and (converted / "config.json").is_file():
         return converted
     try:
-        cached = Path(snapshot_download(name, local_files_only=True))
+        cached = Path(snapshot_download(name, cache_dir=cache_dir, local_files_only=True))
         # The cache may hold a part of a repository, such as its tokenizer.
         if (cached / "config.json").is_file() and any(cached.glob("*.safetensors")):
             return cached
     except (LocalEntryNotFoundError, HFValidationError, OSError):
         pass
+    if local_files_only:
+        raise BaseNotAvailableError(
+            f"The base model '{name}' is not on this machine; load it once without local_files_only, or put the path "
+            "of its folder into the config."
+        )
     if pinned:
         return _fetch_and_convert(name, pinned, converted)
     try:
         # Hub snapshots may also hold pickles of the same weights: never fetched, never read.
-        return Path(snapshot_download(name, ignore_patterns=["*.bin", "*.pt", "*.pth", "*.msgpack", "*.h5", "*.ot"]))
+        pickles = ["*.bin", "*.pt", "*.pth", "*.msgpack", "*.h5", "*.ot"]
+        return Path(snapshot_download(name, cache_dir=cache_dir, token=token, ignore_patterns=pickles))
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise BaseNotAvailableError(
             f"The base model '{name}' is neither a local folder nor in the Hugging Face cache, and the hub did not "
@@ -99,25 +117,46 @@ def load_base(model_class: Any, name: str, **options: Any) -> Any:
     Args:
         model_class: whose `from_pretrained` reads it.
         name: as for `resolve_base`.
-        options: of `from_pretrained`.
+        options: of `from_pretrained`, and of `resolve_base`.
 
     Raises:
         BaseNotAvailableError: it cannot be had, is damaged, or lacks tensors.
+        Exception: whatever else `from_pretrained` raises: for an option that it refuses, say, or where memory is short.
     """
-    folder = resolve_base(name)
+    folder = resolve_base(name, **{key: options.pop(key) for key in HUB_OPTIONS if key in options})
     try:
-        model, report = model_class.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **options)
+        model, report = model_class.from_pretrained(
+            folder, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        )
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        if _is_readable(folder):
+            raise
         raise BaseNotAvailableError(
             f"The base model '{name}' in {folder} is damaged ({type(error).__name__}); delete that folder and start "
             "again."
         ) from error
-    if report["missing_keys"]:
+    if wrong := {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}:
         raise BaseNotAvailableError(
-            f"The base model '{name}' in {folder} lacks {len(report['missing_keys'])} tensors of "
-            f"{type(model).__name__}; put the right folder into the config, or delete it and start again."
+            f"The base model '{name}' in {folder} lacks {len(wrong)} tensors of {type(model).__name__}; put the right "
+            "folder into the config, or delete it and start again."
         )
     return model
+
+
+def _is_readable(folder: Path) -> bool:
+    """Whether a base's config and tensors can be read: what goes wrong with them all the same is no damage."""
+    try:
+        json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        files = set(folder.glob("*.safetensors"))
+        for index in folder.glob("*.safetensors.index.json"):
+            shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            files |= {folder / shard for shard in shards}
+        for file in files:
+            with safe_open(file, "pt"):  # reads the header, and compares it with the file's length
+                pass
+    except (OSError, ValueError, KeyError, AttributeError, SafetensorError):
+        return False
+    return bool(files)
 
 
 def _fetch_and_convert(name: str, pinned: PinnedBase, target: Path) -> Path:
@@ -283,11 +322,3 @@ PINNED_BASES = {
         convert=_convert_smollm2,
     ),
 }
-
-
-if __name__ == "__main__":
-    try:
-        for base in PINNED_BASES:
-            print(f"{base}: {resolve_base(base)}")
-    except BaseNotAvailableError as unavailable:
-        sys.exit(str(unavailable))

@@ -1,7 +1,7 @@
 """The card of a checkpoint: the one it has, or a new one; and its results as the hub reads them."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,16 @@ def new_card(config: DSVLFSConfig) -> str:
             "```\n"
         )
     )
+
+
+def with_tags(card: str, tags: Sequence[str]) -> str:
+    """A card whose metadata has these tags too; its text stays."""
+    missing = [tag for tag in tags if tag not in (ModelCard(card).data.tags or [])]
+    if not missing:
+        return card
+    tagged = ModelCard(card)
+    tagged.data.tags = [*(tagged.data.tags or []), *missing]
+    return str(tagged)
 
 
 def write_results(file: Path, model_name: str, results: Mapping[str, Mapping[str, Any]]) -> None:

@@ -10,6 +10,23 @@ from ..parts.matching import Match
 
 
 @dataclass(frozen=True)
+class View:
+    """What the encoders see of a photo, batch of one.
+
+    Args:
+        image_pixels: (1, 3, image size, image size).
+        vlm_pixels: (1, 3, VLM image size, VLM image size).
+        valid: (width, height) of the photo inside the square of `image_pixels`, in pixels; the rest is padding.
+        size: (width, height) of the photo.
+    """
+
+    image_pixels: Tensor
+    vlm_pixels: Tensor
+    valid: tuple[int, int]
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class Support:
     """K encoded support photos.
 

@@ -8,7 +8,6 @@ object (the box itself 53 %), a single point's 65 %; on 30 classes of COCO scene
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,10 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import InputError
+from .interface import Segmenter
 from .photos import Photo, context_box, load_photo
-
-if TYPE_CHECKING:
-    from ..modeling import DSVLFSModel
 
 Box = tuple[float, float, float, float]
 Point = tuple[float, float]
@@ -30,7 +27,7 @@ GRID = 64  # positions a side, of which neighbours hang together
 SIMILAR = 0.25  # cosine from which a position belongs to the object that a point is on
 
 
-def mask_in_box(model: "DSVLFSModel", photo: Photo, box: Box) -> np.ndarray:
+def mask_in_box(model: Segmenter, photo: Photo, box: Box) -> np.ndarray:
     """The object that fills a box.
 
     Args:
@@ -61,9 +58,7 @@ def mask_in_box(model: "DSVLFSModel", photo: Photo, box: Box) -> np.ndarray:
     return mask & inside
 
 
-def mask_at_points(
-    model: "DSVLFSModel", photo: Photo, inside: Sequence[Point], beside: Sequence[Point] = ()
-) -> np.ndarray:
+def mask_at_points(model: Segmenter, photo: Photo, inside: Sequence[Point], beside: Sequence[Point] = ()) -> np.ndarray:
     """The object or objects that points are on.
 
     What looks like the points and hangs together with them gives a box, and the box gives the mask, of which again only

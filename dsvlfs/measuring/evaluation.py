@@ -19,15 +19,30 @@ from ..parts.recent import Recent
 from ..processes import failing_together, gather, join_processes
 from .metrics import EpisodeCounts, SegmentationMetrics, count_episode, known_mean, predicted_tile
 
-# Files list episodes by class, so that the supports that come again are among the latest.
-_SUPPORTS_KEPT = 32
+# Half a gigabyte of the tiny size's.
+_SUPPORTS_KEPT = 512
+
+
+class Segmenter(Protocol):
+    """What is measured: `DSVLFSModel`, `PrototypeSegmenter`, `MutualSegmenter`."""
+
+    def encode_support(self, examples: Sequence[Example]) -> Any:
+        """Encodes support photos with their masks, for any number of queries; the class of what it returns has `join`,
+        which makes one support of several."""
+
+    def encode_query(self, photos: Any) -> Any:
+        """Encodes a query photo, for any number of classes, supports and modes."""
+
+    def segment(self, images: Any, class_name: str, *, support: Any, mode: str, **options: Any) -> Segmentation:
+        """Segments what `encode_query` gave; `description` and `aggregation` are among the options where they are
+        asked for."""
 
 
 class SupportCache:
-    """The latest supports that were encoded.
+    """The latest support photos that were encoded: episodes share them in ever new sets.
 
     Args:
-        encode: photos with their masks to a support.
+        encode: photos with their masks to a support, of whose class `join` makes one of several.
     """
 
     def __init__(self, encode: Callable[[Sequence[Example]], Any]) -> None:
@@ -35,18 +50,12 @@ class SupportCache:
         self._supports: Recent[Any] = Recent(_SUPPORTS_KEPT)
 
     def __call__(self, episode: Episode) -> Any:
-        """The episode's support, encoded once for the episodes that share it."""
-        return self._supports.get(episode.support_ids, lambda: self._encode(episode.support))
-
-
-class Segmenter(Protocol):
-    """What is measured: `DSVLFSModel`, `PrototypeSegmenter`."""
-
-    def encode_support(self, examples: Sequence[Example]) -> Any:
-        """Encodes support photos with their masks, for any number of queries."""
-
-    def segment(self, images: Any, class_name: str, *, support: Any, mode: str, **options: Any) -> Segmentation:
-        """Segments a photo; `description` and `aggregation` are among the options where they are asked for."""
+        """The episode's support."""
+        encoded = [
+            self._supports.get(support_id, lambda example=example: self._encode([example]))
+            for support_id, example in zip(episode.support_ids, episode.support, strict=True)
+        ]
+        return type(encoded[0]).join(encoded) if len(encoded) > 1 else encoded[0]
 
 
 @dataclass(frozen=True)
@@ -66,17 +75,18 @@ def evaluate(
     segmenter: Segmenter,
     episodes: Sequence[Episode],
     *,
-    mode: str,
+    modes: Sequence[str],
     aggregation: Aggregation | None = None,
     describe: bool = False,
     workers: int = 0,
     trained_classes: Collection[str] | None = None,
-) -> dict[str, Any]:
-    """Segments every episode's query. Accelerate's processes take an equal share each; all return the same result,
-    which does not depend on their number.
+) -> dict[str, dict[str, Any]]:
+    """Segments every episode's query, by each mode. Accelerate's processes take an equal share each; all return the
+    same results, which do not depend on their number.
 
     Args:
-        mode: which prompts the segmenter uses: "both", "semantic" (no support is shown) or "visual".
+        modes: which prompts the segmenter uses: "both", "semantic" (no support is shown) or "visual". A query is
+            encoded once for all of them, and once for episodes that follow each other with the same one.
         aggregation: how several supports become one mask; None leaves it to the segmenter.
         describe: whether to ask with the class's description, the episode's own or else the bank's, where there is one.
         workers: processes that read photos ahead; 0 reads them in between.
@@ -84,13 +94,13 @@ def evaluate(
             that are among them are then reported apart.
 
     Returns:
-        In percent: `miou`, `fb_iou`, `iou` (by class), `boundary_iou`, `miou_interval_95` ([low, high], by bootstrap
-        over all episodes); where known, `base_false_positive_rate` (the share of the pixels of trained classes' objects
-        in the queries that the masks cover; None where no query shows any); for mosaics `right_tile`, the percentage of
-        episodes whose tile with most predicted foreground is the class's; and with `trained_classes`, `shared_classes`
-        and `new_classes`, each with its `classes` and their `miou` (None where there are none). Besides: `episodes`,
-        their number, `seconds_per_query`, the mean without the supports' encoding, and with `describe`, `described`,
-        the number of episodes that had a description.
+        A result a mode. In percent: `miou`, `fb_iou`, `iou` (by class), `boundary_iou`, `miou_interval_95` ([low,
+        high], by bootstrap over all episodes); where known, `base_false_positive_rate` (the share of the pixels of
+        trained classes' objects in the queries that the masks cover; None where no query shows any); for mosaics
+        `right_tile`, the percentage of episodes whose tile with most predicted foreground is the class's; and with
+        `trained_classes`, `shared_classes` and `new_classes`, each with its `classes` and their `miou` (None where
+        there are none). Besides: `episodes`, their number, `seconds_per_query`, the mean without the supports'
+        encoding, and with `describe`, `described`, the number of episodes that had a description.
 
         With episodes of several seeds each measure is taken of every seed and averaged, and `miou_by_seed` and
         `miou_std` (over the seeds, n - 1) tell how far they differ.
@@ -101,9 +111,17 @@ def evaluate(
     state = join_processes()
     with state.split_between_processes(list(range(len(episodes)))) as own, failing_together():
         outcomes = _run(
-            segmenter, episodes, own, mode, aggregation, describe, workers, show_progress=state.is_main_process
+            segmenter, episodes, own, modes, aggregation, describe, workers, show_progress=state.is_main_process
         )
     outcomes = gather(outcomes)
+    return {
+        mode: _result([by_mode[mode] for by_mode in outcomes], describe=describe, trained_classes=trained_classes)
+        for mode in modes
+    }
+
+
+def _result(outcomes: Sequence[_Outcome], *, describe: bool, trained_classes: Collection[str] | None) -> dict[str, Any]:
+    """What `evaluate` says of a mode."""
     seeds = sorted({outcome.seed for outcome in outcomes})
     by_seed = [SegmentationMetrics(o.counts for o in outcomes if o.seed == seed) for seed in seeds]
     pooled = SegmentationMetrics(outcome.counts for outcome in outcomes)
@@ -123,8 +141,8 @@ def evaluate(
         },
         "boundary_iou": over_seeds(SegmentationMetrics.boundary_iou),
         "miou_interval_95": [100 * end for end in pooled.bootstrap_interval()],
-        "episodes": len(episodes),
-        "seconds_per_query": sum(outcome.seconds for outcome in outcomes) / len(episodes),
+        "episodes": len(outcomes),
+        "seconds_per_query": sum(outcome.seconds for outcome in outcomes) / len(outcomes),
     }
     if describe:
         result["described"] = sum(outcome.described for outcome in outcomes)
@@ -147,46 +165,64 @@ def _run(
     segmenter: Segmenter,
     episodes: Sequence[Episode],
     indices: Sequence[int],
-    mode: str,
+    modes: Sequence[str],
     aggregation: Aggregation | None,
     describe: bool,
     workers: int,
     *,
     show_progress: bool,
-) -> list[_Outcome]:
-    """Outcomes of these episodes, in order."""
+) -> list[dict[str, _Outcome]]:
+    """Outcomes of these episodes, in order, by mode."""
+    # Those of one query follow each other, wherever the file has them.
+    query_id = getattr(episodes, "query_id", str)
+    order = sorted(range(len(indices)), key=lambda place: (query_id(indices[place]), place))
     # A generator of its own: the loader draws a number when it starts, which would shift a training run's.
-    loader = DataLoader(_Loading(episodes, indices), batch_size=None, num_workers=workers, generator=torch.Generator())
+    loader = DataLoader(
+        _Loading(episodes, [indices[place] for place in order]),
+        batch_size=None,
+        num_workers=workers,
+        generator=torch.Generator(),
+    )
     encode_support = SupportCache(segmenter.encode_support)
     options: dict[str, Any] = {} if aggregation is None else {"aggregation": aggregation}
-    outcomes = []
-    for episode in tqdm(loader, unit="episode", disable=not show_progress):
+    outcomes: dict[int, dict[str, _Outcome]] = {}
+    latest: str | None = None
+    query, encoding = None, 0.0
+    for place, episode in zip(order, tqdm(loader, unit="episode", total=len(order), disable=not show_progress)):
         if isinstance(episode, InputError):
             raise episode
-        support = None if mode == "semantic" else encode_support(episode)
+        if latest != (latest := query_id(indices[place])):
+            start = time.perf_counter()
+            query = segmenter.encode_query(episode.query)
+            encoding = time.perf_counter() - start
+        support = encode_support(episode) if any(mode != "semantic" for mode in modes) else None
         if describe:
             options["description"] = episode.description or bank_description(episode.class_name)
-        start = time.perf_counter()
-        prediction = segmenter.segment(episode.query, episode.class_name, support=support, mode=mode, **options).mask
-        seconds = time.perf_counter() - start
-        counts = count_episode(
+        outcomes[place] = {}
+        for mode in modes:
+            start = time.perf_counter()
+            shown = None if mode == "semantic" else support
+            prediction = segmenter.segment(query, episode.class_name, support=shown, mode=mode, **options).mask
+            seconds = encoding + time.perf_counter() - start
+            outcomes[place][mode] = _outcome(episode, prediction, seconds, described=bool(options.get("description")))
+    return [outcomes[place] for place in range(len(indices))]
+
+
+def _outcome(episode: Episode, prediction: np.ndarray, seconds: float, *, described: bool) -> _Outcome:
+    right_tile = None
+    if episode.layout is not None:
+        right_tile = predicted_tile(prediction, episode.layout) == episode.position
+    return _Outcome(
+        counts=count_episode(
             episode.class_name, prediction, episode.query_mask, episode.query_ignore, episode.query_base
-        )
-        right_tile = None
-        if episode.layout is not None:
-            right_tile = predicted_tile(prediction, episode.layout) == episode.position
-        outcomes.append(
-            _Outcome(
-                counts=counts,
-                class_names=episode.class_names,
-                seed=episode.seed,
-                seconds=seconds,
-                base_known=episode.query_base is not None,
-                right_tile=right_tile,
-                described=options.get("description") is not None,
-            )
-        )
-    return outcomes
+        ),
+        class_names=episode.class_names,
+        seed=episode.seed,
+        seconds=seconds,
+        base_known=episode.query_base is not None,
+        right_tile=right_tile,
+        described=described,
+    )
 
 
 class _Loading(Dataset):

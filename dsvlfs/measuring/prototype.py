@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from ..errors import InputError
+from ..inference.encoded import Query
 from ..inference.photos import Photo, load_mask, load_photo
 from ..inference.results import Segmentation
 
@@ -36,10 +36,36 @@ class Prototype:
 
     Args:
         foreground, background: mean feature, (channels,); zeros where the supports show none.
+        areas: positions that each mean is over.
     """
 
     foreground: Tensor
     background: Tensor
+    areas: tuple[float, float]
+
+    @classmethod
+    def join(cls, prototypes: Sequence[Prototype]) -> Prototype:
+        """The prototype of all the positions of several."""
+        foreground, background = (
+            _weighted_mean(torch.stack(means, dim=1), means[0].new_tensor(areas))
+            for means, areas in (
+                ([p.foreground for p in prototypes], [p.areas[0] for p in prototypes]),
+                ([p.background for p in prototypes], [p.areas[1] for p in prototypes]),
+            )
+        )
+        return cls(foreground, background, tuple(map(sum, zip(*(p.areas for p in prototypes)))))
+
+
+@dataclass(frozen=True)
+class PrototypeSupport:
+    """What the supports look like in every layer."""
+
+    layers: tuple[Prototype, ...]
+
+    @classmethod
+    def join(cls, supports: Sequence[PrototypeSupport]) -> PrototypeSupport:
+        """One support of several that were encoded apart."""
+        return cls(tuple(map(Prototype.join, zip(*(support.layers for support in supports), strict=True))))
 
 
 def class_prototypes(support_layers: Sequence[Sequence[Tensor]], support_masks: Sequence[Tensor]) -> list[Prototype]:
@@ -58,7 +84,9 @@ def class_prototypes(support_layers: Sequence[Sequence[Tensor]], support_masks: 
                 for layer, mask in zip(layers, support_masks, strict=True)
             ]
         )
-        prototypes.append(Prototype(_weighted_mean(features, foreground), _weighted_mean(features, 1 - foreground)))
+        areas = float(foreground.sum()), float((1 - foreground).sum())
+        means = _weighted_mean(features, foreground), _weighted_mean(features, 1 - foreground)
+        prototypes.append(Prototype(*means, areas))
     return prototypes
 
 
@@ -104,10 +132,10 @@ class PrototypeSegmenter:
                 "model, or give weights for this one's layers."
             )
         self._model = model
-        self._layers = [names.index(name) for name in weights]
+        self._names = list(weights)
         self._weights = list(weights.values())
 
-    def encode_support(self, examples: Sequence[tuple[Photo, Photo]]) -> list[Prototype]:
+    def encode_support(self, examples: Sequence[tuple[Photo, Photo]]) -> PrototypeSupport:
         """Pools the supports, for any number of queries.
 
         Args:
@@ -118,14 +146,19 @@ class PrototypeSegmenter:
         """
         photos = [load_photo(photo) for photo, _ in examples]
         masks = [load_mask(mask, photo.size) for photo, (_, mask) in zip(photos, examples, strict=True)]
-        return class_prototypes([self._extract(photo) for photo in photos], [torch.from_numpy(mask) for mask in masks])
+        layers = [self._layers_of(self.encode_query(photo)) for photo in photos]
+        return PrototypeSupport(tuple(class_prototypes(layers, [torch.from_numpy(mask) for mask in masks])))
+
+    def encode_query(self, photos: Photo) -> Query:
+        """Encodes a query photo, for any number of supports."""
+        return self._model.encode_query(photos)
 
     def segment(
         self,
-        images: Photo | Sequence[Photo],
+        images: Photo | Query | Sequence[Photo | Query],
         class_name: str,
         *,
-        support: Sequence[Prototype] | None = None,
+        support: PrototypeSupport | None = None,
         description: str | None = None,
         mode: str = "visual",
         threshold: float = 0.5,
@@ -139,22 +172,21 @@ class PrototypeSegmenter:
         Raises:
             InputError: there is no support, or a photo cannot be used.
         """
-        if not support:
+        if support is None:
             raise InputError("Prototypes need a support photo with its mask; give one, or use the model.")
         if isinstance(images, (list, tuple)):
             return [self._segment_one(image, support, threshold) for image in images]
         return self._segment_one(images, support, threshold)
 
-    def _segment_one(self, image: Photo, support: Sequence[Prototype], threshold: float) -> Segmentation:
-        photo = load_photo(image)
-        scores = prototype_scores(self._extract(photo), support, self._weights, (photo.height, photo.width))
+    def _segment_one(self, image: Photo | Query, support: PrototypeSupport, threshold: float) -> Segmentation:
+        query = image if isinstance(image, Query) else self.encode_query(image)
+        scores = prototype_scores(self._layers_of(query), support.layers, self._weights, query.size[::-1])
         probability = torch.sigmoid(scores - SCORE_THRESHOLD).cpu().numpy()
         mask = probability >= threshold
         return Segmentation(mask, probability, votes=mask.astype(np.uint16))
 
-    def _extract(self, photo: Image.Image) -> list[Tensor]:
-        layers = self._model.extract_layers(photo)
-        return [layers[i].float() for i in self._layers]
+    def _layers_of(self, query: Query) -> list[Tensor]:
+        return [query.features[name][0].float() for name in self._names]
 
 
 def _weighted_mean(features: Tensor, weight: Tensor) -> Tensor:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,12 @@ from typing import Any
 import gradio as gr
 
 from .. import BaseNotAvailableError, InputError
-from ..inference.photos import load_mask, load_photo
 from ..inference.selection import mask_at_points, mask_in_box
 from . import engine
 from .engine import Result
+from .examples import EXAMPLES
 from .supports import Draft, EditorValue, clickable, editor_value, marked, painted_mask
 from .uploads import MAX_SUPPORTS, SUPPORT_SIDE, read_mask, read_photo, read_upload, shrink
-
-EXAMPLES_FOLDER = Path(__file__).parents[2] / "examples"
 
 BRUSH, BOX, ON, BESIDE = "Brush", "Box", "Point on it", "Point beside it"
 TOOLS = {
@@ -33,30 +30,6 @@ TOOLS = {
 
 GalleryValue = list[tuple[str, str | None]]
 Update = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Example:
-    """An entry of `examples.json`; the images are names of files beside it."""
-
-    class_name: str
-    description: str
-    support_image: str
-    support_mask: str
-    query_image: str
-
-    def draft(self) -> Draft:
-        """The support photo with its mask."""
-        photo = load_photo(EXAMPLES_FOLDER / self.support_image)
-        return Draft(photo, load_mask(EXAMPLES_FOLDER / self.support_mask, photo.size), example=True)
-
-    @property
-    def query_file(self) -> str:
-        """The query photo."""
-        return str(EXAMPLES_FOLDER / self.query_image)
-
-
-EXAMPLES = [Example(**entry) for entry in json.loads((EXAMPLES_FOLDER / "examples.json").read_text(encoding="utf-8"))]
 
 
 @contextmanager
@@ -259,7 +232,7 @@ def first_results() -> tuple[Result, ...]:
     """The first example's, the same for every visitor."""
     example = EXAMPLES[0]
     pairs = marked([example.draft()])
-    return tuple(engine.predict(pairs, example.class_name, example.description, [example.query_file], "both"))
+    return tuple(engine.predict(pairs, example.class_name, example.description, [str(example.query_file)], "both"))
 
 
 def open_page(threshold: float) -> tuple[Any, ...]:

@@ -1,7 +1,6 @@
 """The web page: mark one object in a support photo or in several, name its class, and see the class found in others.
 
-`python app.py` serves it; gradio's environment variables, such as `GRADIO_SERVER_PORT`, hold. What its events do is in
-`page/`.
+`dsvlfs demo` serves it. What its events do is in `events.py`.
 """
 
 from __future__ import annotations
@@ -9,12 +8,17 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import gradio as gr
+from ..errors import InputError
 
-from .. import BaseNotAvailableError, InputError
+try:
+    import gradio as gr
+except ImportError as error:
+    raise InputError("The page needs Gradio; install it with: pip install 'dsvlfs[demo]'") from error
+
 from ..inference.pictures import TINT
 from . import events
-from .events import BRUSH, EXAMPLES, EXAMPLES_FOLDER, TOOLS
+from .events import BRUSH, TOOLS
+from .examples import EXAMPLES, FOLDER, Example
 from .supports import BRUSH_OPACITY, editor_value
 from .uploads import MAX_BYTES
 
@@ -88,7 +92,7 @@ def build_page() -> gr.Blocks:
                 example_buttons = [
                     gr.Button(
                         example.class_name.capitalize(),
-                        icon=EXAMPLES_FOLDER / example.query_image,
+                        icon=example.query_file,
                         size="sm",
                         min_width=0,
                         elem_id=f"example-{number}",
@@ -132,7 +136,7 @@ def build_page() -> gr.Blocks:
                     remove_button = gr.Button("Remove", elem_id="remove", **small)
             with gr.Column(min_width=300):
                 query = gr.Gallery(
-                    [EXAMPLES[0].query_file],
+                    [str(EXAMPLES[0].query_file)],
                     type="filepath",
                     file_types=["image"],
                     label="2. Query photos",
@@ -249,7 +253,7 @@ def build_page() -> gr.Blocks:
     return page.queue(max_size=16)
 
 
-def _open_example(example: events.Example, tool: str) -> tuple[Any, ...]:
+def _open_example(example: Example, tool: str) -> tuple[Any, ...]:
     """Fills the page with an example."""
     draft = example.draft()
     return (
@@ -258,7 +262,7 @@ def _open_example(example: events.Example, tool: str) -> tuple[Any, ...]:
         *events.show_draft([draft], 0, tool),
         example.class_name,
         example.description,
-        [example.query_file],
+        [str(example.query_file)],
     )
 
 
@@ -305,14 +309,15 @@ def launch(**options: Any) -> None:
     )
 
 
-gr.set_static_paths([EXAMPLES_FOLDER])
+gr.set_static_paths([FOLDER])
 demo = build_page()
 
 
-def main() -> None:
-    """Opens the page with an example already segmented."""
-    try:
-        events.first_results()
-    except (InputError, BaseNotAvailableError) as error:
-        raise SystemExit(str(error)) from error
-    launch()
+def serve(**options: Any) -> None:
+    """As `launch`, once an example is segmented, for the first visitor to find.
+
+    Raises:
+        BaseNotAvailableError: a base cannot be had.
+    """
+    events.first_results()
+    launch(**options)

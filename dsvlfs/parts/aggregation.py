@@ -98,7 +98,7 @@ class ShotAttention(nn.Module):
         Returns:
             (1, prompt_dim, height, width): the weighted mean, and what follows from how far the shots differ from it.
         """
-        weights = self.weights(prompts, evidence)[:, None]
+        weights = self.weights(prompts, evidence.to(prompts.dtype))[:, None]
         mean = (weights * prompts).sum(dim=0, keepdim=True)
         variance = (weights * (prompts - mean).square()).sum(dim=0, keepdim=True)
         return mean + self.spread(variance)

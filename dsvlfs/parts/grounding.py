@@ -51,7 +51,8 @@ class SemanticGrounding(nn.Module):
 
     def cosine(self, prompt: Tensor, layers: Sequence[Tensor], size: int) -> Tensor:
         """Cosine of the prompt (batch, prompt_dim) with each position (batch, size, size), in the shared space."""
-        features = torch.einsum("pc,bchw->bphw", self.basis, normalise(layers, self.centre.split(self.channels), size))
+        positions = normalise(layers, self.centre.split(self.channels), size).to(self.basis.dtype)
+        features = torch.einsum("pc,bchw->bphw", self.basis, positions)
         return torch.einsum("bp,bphw->bhw", F.normalize(prompt, dim=1), F.normalize(features, dim=1))
 
     def look(self, layers: Sequence[Tensor], mask: Tensor) -> Tensor:

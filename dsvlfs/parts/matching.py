@@ -237,7 +237,7 @@ class DenseMatcher(nn.Module):
             means = match.sums / match.areas.clamp(min=1)[:, None, None]
             # Cosines of one encoder lie close together: what counts is where in the photo they are highest.
             priors = F.instance_norm(torch.cat([means, match.maxima], dim=-1).permute(0, 3, 1, 2))
-            squeezed = torch.cat([squeezed, priors], dim=1)
+            squeezed = torch.cat([squeezed, priors.to(squeezed.dtype)], dim=1)
         return self.to_prompt(squeezed)
 
 

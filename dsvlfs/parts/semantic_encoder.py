@@ -4,7 +4,9 @@ hidden state becomes the semantic prompt (arXiv 2503.04006, section 3.2)."""
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -46,7 +48,7 @@ class Question:
 
 
 class SemanticEncoder(nn.Module):
-    """LLaVA with LoRA, and the projection of its answer.
+    """LLaVA with LoRA, and the projection of its answer. What is trained is in float32, whatever the LLaVA is in.
 
     Args:
         llava: the pretrained LLaVA, whose vocabulary holds `<SEM_prompt>`.
@@ -90,6 +92,7 @@ class SemanticEncoder(nn.Module):
             self.vlm = get_peft_model(llava, adapters)
         self.llava.model.multi_modal_projector.requires_grad_(train_projector)
         _keep_trained_loaded(self.vlm)
+        self._keep_trained_precise()
         self.stages = tuple(stages)
         width = llava.config.text_config.hidden_size
         self.standardise_state = standardise_state
@@ -104,6 +107,33 @@ class SemanticEncoder(nn.Module):
     def llava(self) -> LlavaForConditionalGeneration:
         """The LLaVA under the adapters."""
         return self.vlm.get_base_model()
+
+    def _keep_trained_precise(self) -> None:
+        """Beside a LLaVA in less precision, what is trained stays in float32: what it reads and gives is cast."""
+        language_model = self.llava.model.language_model
+        for module in self.vlm.modules():
+            for part in module.modules_to_save.values() if isinstance(module, ModulesToSaveWrapper) else ():
+                if part.weight.dtype == torch.float32:
+                    continue
+                part.float()
+                if isinstance(part, nn.Embedding):
+                    part.register_forward_hook(partial(_given_as_beside, language_model.norm))
+                else:
+                    part.register_forward_pre_hook(_read_as_own)
+        for parameter in self.vlm.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the language model starts to compute."""
+        return next(parameter.device for parameter in self.vlm.parameters() if parameter.requires_grad)
+
+    def place(self, device: torch.device) -> None:
+        """Moves all but the LLaVA."""
+        self.to_prompt.to(device)
+        for name, buffer in self.named_buffers(recurse=False):
+            self.register_buffer(name, buffer.to(device))
 
     @property
     def is_adapted(self) -> bool:
@@ -206,7 +236,9 @@ class SemanticEncoder(nn.Module):
         """The language model's last hidden states (batch, length, width)."""
         photo = None
         if tokens is not None:
-            projected = self.llava.model.multi_modal_projector(tokens)
+            projector = self.llava.model.multi_modal_projector
+            dtype = projector.linear_1.weight.dtype
+            projected = projector(tokens.to(dtype) if dtype.is_floating_point else tokens)
             photo = {"image": BaseModelOutputWithPooling(pooler_output=list(projected))}
         return self.llava.model(
             input_ids=question.input_ids, attention_mask=question.attention_mask, mm_encoder_outputs=photo
@@ -260,6 +292,16 @@ def _keep_trained_loaded(vlm: PeftModel) -> None:
             f"What is trained cannot be offloaded ({lost[0].removeprefix('base_model.model.')}); give it a device in "
             "device_map."
         )
+
+
+def _given_as_beside(beside: nn.Module, part: nn.Module, given: Any, result: Tensor) -> Tensor:
+    """A forward hook: what a part gives, in the precision of the layers beside it."""
+    return result.to(beside.weight.dtype)
+
+
+def _read_as_own(part: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """A forward hook: what a part reads, in its own precision."""
+    return tuple(tensor.to(part.weight.dtype) for tensor in given)
 
 
 def _state(hidden: Tensor, question: Question) -> Tensor:

@@ -1,6 +1,8 @@
 """`accelerate launch -m dsvlfs.training ...` is `accelerate launch train/train.py ...`."""
 
-from .run import main
+import sys
+
+from ..cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["train", *sys.argv[1:]]))

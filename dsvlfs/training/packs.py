@@ -1,16 +1,14 @@
-"""Computes the frozen features that `train.py` learns from; stopped and started again, it goes on."""
+"""The training packs: their photos as scenes, and the frozen features of these."""
 
-import argparse
 from pathlib import Path
 
 from datasets import concatenate_datasets
 
-from ..configuration import DSVLFSConfig
 from ..data.photos import load_coco, load_cutouts, load_label_maps, load_photo_folder
 from ..modeling import DSVLFSModel
 from .feature_cache import FeatureCache
 from .scenes import SceneComposer
-from .settings import TrainingConfig, load_config
+from .settings import TrainingConfig
 
 # Relatives of the classes that results are reported on (lizard, fox, big cat, musteline mammal, percussion instrument).
 _RELATIVES_OF_NOVEL = frozenset({"lizards", "fox", "cats", "otter", "badger", "ferret", "percussion"})
@@ -34,7 +32,7 @@ def training_scenes(root: Path) -> SceneComposer:
 
 
 def build_cache(config: TrainingConfig, model: DSVLFSModel, root: Path, folder: Path) -> FeatureCache:
-    """Builds the cache, or what is missing of it."""
+    """Computes the frozen features that a run learns from, or what is missing of them."""
     cache = FeatureCache(folder)
     cache.build(
         model,
@@ -44,14 +42,3 @@ def build_cache(config: TrainingConfig, model: DSVLFSModel, root: Path, folder: 
         seed=config.seed,
     )
     return cache
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--data-root", type=Path, required=True)
-    parser.add_argument("--cache", type=Path, required=True)
-    arguments = parser.parse_args()
-    training = load_config(arguments.config)
-    tiny = DSVLFSModel(getattr(DSVLFSConfig, training.size)())
-    build_cache(training, tiny.eval(), arguments.data_root, arguments.cache)

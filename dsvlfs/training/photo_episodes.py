@@ -16,8 +16,9 @@ from ..data.targets import on_decoder_grid, target_side
 from ..descriptions.bank import bank_description
 from ..descriptions.spoiled import SPOILINGS, Spoiler
 from ..errors import InputError
+from ..inference.encoded import View
 from ..inference.photos import DECODING_ERRORS, Photo
-from ..processing import DSVLFSProcessor, View
+from ..processing import DSVLFSProcessor
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,18 @@
-"""Trains DSV-LFS: `accelerate launch train/train.py --config train/configs/NAME.yaml --data-root DATA --out RUN`.
+"""A run from its settings to its last checkpoint.
 
 With packs (`tiny.yaml`) the frozen features are computed once and kept; with a named data set each step computes those
 of its own photos. In the first `text_only_steps` the language model reads the class alone and is left as it is, and
 the semantic prompt as `alignment.py` fits it; the others train everything, LoRA and LLaVA's projector included, with
 the photo in the question. Where `max_shots` is above 1, all that learns is the attention over several shots, on top of
-the checkpoint `--start-from` and the feature cache that it was trained from (`--cache`).
+the checkpoint that the run starts from and the feature cache that this was trained from.
 
-A run writes its state as it goes; killed and started again with `--resume`, it goes on with the same episodes.
+A run writes its state as it goes; killed and resumed, it goes on with the same episodes.
 """
 
-import argparse
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,111 +21,19 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGr
 from accelerate.utils import DistributedType, set_seed
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ..errors import InputError
-from ..hub.bases import BaseNotAvailableError
-from ..measuring.correlation_health import MEASURES, correlation_health, is_collapsed, watched
-from ..parts.matching import DenseMatcher
+from ..measuring.correlation_health import MEASURES, is_collapsed
 from ..processes import PATIENCE
 from .episode_losses import EpisodeLosses, build_model
-from .photo_episodes import PhotoBatch
 from .run_folder import RunFolder
-from .sampling import TrainingBatch
-from .schedule import StepPlan, dropout_seed, learning_rate_factor
+from .schedule import StepPlan
 from .settings import TrainingConfig, load_config
 from .shot_losses import ShotLosses
-from .sources import Episodes, open_episodes
+from .sources import open_episodes
+from .trainer import Trainer
 from .validation import validate
-
-FIGURES = ("loss", "text_loss", "bce_loss", "dice_loss", "iou_both", "iou_semantic", "iou_visual")
-
-
-class Trainer:
-    """The steps of a run.
-
-    Args:
-        config: the run's settings.
-        accelerator: from `start`.
-        losses, optimizer: as Accelerate prepared them.
-        plan: of the steps.
-    """
-
-    def __init__(
-        self,
-        config: TrainingConfig,
-        accelerator: Accelerator,
-        losses: torch.nn.Module,
-        optimizer: torch.optim.Optimizer,
-        plan: StepPlan,
-    ) -> None:
-        self.config, self.accelerator, self.plan = config, accelerator, plan
-        self.losses, self.optimizer = losses, optimizer
-        self.trained = [parameter for parameter in losses.parameters() if parameter.requires_grad]
-
-    def batches(self, episodes: Episodes, done: int) -> Iterator[list[TrainingBatch | PhotoBatch]]:
-        """This process's micro-batches of each step after `done`."""
-        plan, process = self.plan, self.accelerator.process_index
-        loader = DataLoader(
-            episodes.training,
-            batch_sampler=list(plan.episodes(range(done, self.config.steps), process)),
-            collate_fn=episodes.collate,
-            num_workers=self.config.workers,
-            pin_memory=self.accelerator.device.type == "cuda",
-            generator=torch.Generator(),  # of its own: a loader draws a number when it starts
-        )
-        batches = iter(loader)
-        for _ in range(done, self.config.steps):
-            yield [next(batches) for _ in range(plan.accumulation)]
-
-    def watched_step(
-        self, number: int, batches: list[TrainingBatch | PhotoBatch], matcher: DenseMatcher
-    ) -> tuple[dict[str, list[float]], Tensor | None]:
-        """A step, and the health of the correlation (layers, measures) in this process's last micro-batch; None where
-        no sample of that has a support."""
-        with watched(matcher) as last:
-            figures = self.step(number, batches)
-        batch = batches[-1]
-        if not batch.use_visual.any():
-            return figures, None
-        target = batch.target[batch.use_visual].to(self.accelerator.device)
-        return figures, correlation_health(*last[0], target).nanmean(dim=0)
-
-    def step(self, number: int, batches: list[TrainingBatch | PhotoBatch]) -> dict[str, list[float]]:
-        """One optimiser step.
-
-        Args:
-            number: of the step, from 0.
-            batches: this process's micro-batches.
-
-        Returns:
-            Sum and count of each of `FIGURES` over the whole step, all processes together.
-        """
-        config, accelerator, plan = self.config, self.accelerator, self.plan
-        for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate * learning_rate_factor(number, config)
-        text_only = number < config.text_only_steps
-        # The text loss is a mean over the whole step's questions, which the micro-batches share unevenly.
-        questions = accelerator.reduce(
-            torch.tensor(sum(len(batch.names) for batch in batches), device=accelerator.device), "sum"
-        ).item()
-        micro_batches = plan.accumulation * plan.processes
-        figures = torch.zeros(2, len(FIGURES), dtype=torch.float64, device=accelerator.device)
-        for micro, batch in zip(plan.numbers(accelerator.process_index), batches, strict=True):
-            torch.manual_seed(dropout_seed(config.seed, number, micro))
-            batch = batch.to(accelerator.device)
-            with accelerator.accumulate(self.losses):
-                factor = len(batch.names) * micro_batches / max(1, questions)
-                output = self.losses(batch, text_only=text_only, text_factor=factor)
-                accelerator.backward(output["loss"])
-                if accelerator.sync_gradients:
-                    accelerator.clip_grad_norm_(self.trained, config.clip_norm)
-                self.optimizer.step()
-                self.optimizer.zero_grad()
-            figures += _figures(output, batch, text_only=text_only)
-        sums, counts = accelerator.reduce(figures, "sum").tolist()
-        return {name: [total, count] for name, total, count in zip(FIGURES, sums, counts)}
 
 
 def start(config: TrainingConfig, out: Path) -> tuple[Accelerator, StepPlan]:
@@ -166,13 +73,37 @@ def start(config: TrainingConfig, out: Path) -> tuple[Accelerator, StepPlan]:
     return accelerator, plan
 
 
-def train(config: TrainingConfig, arguments: argparse.Namespace) -> None:
-    """A run, or what is left of it."""
-    accelerator, plan = start(config, arguments.out)
+def train(
+    config_file: Path,
+    data_root: Path,
+    out: Path,
+    *,
+    fold: int | None = None,
+    cache: Path | None = None,
+    start_from: Path | None = None,
+    resume: bool = False,
+) -> None:
+    """A run, or what is left of it.
+
+    Args:
+        config_file: settings (YAML).
+        data_root: folder of the training packs or the data set.
+        out: folder of the run.
+        fold: of the data set, in place of the settings' own.
+        cache: folder of the frozen features; None keeps them in the run's.
+        start_from: folder of a checkpoint whose weights are the start.
+        resume: whether to go on where the run stopped.
+
+    Raises:
+        InputError: a setting or the data cannot be used.
+        BaseNotAvailableError: a base cannot be had.
+    """
+    config = load_config(config_file, fold=fold)
+    accelerator, plan = start(config, out)
     is_main = accelerator.is_main_process
-    run = RunFolder(arguments.out)
+    run = RunFolder(out)
     if is_main:
-        run.open(config, start_from=arguments.start_from, resume=arguments.resume)
+        run.open(config, start_from=start_from, resume=resume)
     accelerator.wait_for_everyone()
     progress = run.progress()
     accelerator.init_trackers("curves", init_kwargs={"tensorboard": {"purge_step": progress.step + 1}})
@@ -183,8 +114,7 @@ def train(config: TrainingConfig, arguments: argparse.Namespace) -> None:
             f"The language model of {run.start_from()} is adapted to photos, and text_only_steps suppose one "
             "that is not; set them to 0."
         )
-    cache_folder = arguments.cache or arguments.out / "cache"
-    episodes = open_episodes(config, model.eval(), arguments.data_root, cache_folder)
+    episodes = open_episodes(config, model.eval(), data_root, cache or out / "cache")
     if episodes.alignment is not None:
         accelerator.print(f"Held-out names find their own photo among four in {episodes.alignment.accuracy:.0%}.")
         if config.learns_shots:
@@ -248,62 +178,8 @@ def train(config: TrainingConfig, arguments: argparse.Namespace) -> None:
     accelerator.end_training()
 
 
-def main() -> None:
-    """Trains; what is wrong is said in one sentence, with exit status 1."""
-    try:
-        run()
-    except (InputError, BaseNotAvailableError) as error:
-        message = str(error).strip()
-        if "Traceback" in message:  # a worker's error carries it; what it says comes last
-            message = message.splitlines()[-1].removeprefix("dsvlfs.errors.InputError: ")
-        sys.exit(f"train.py: {message}")
-
-
-def run() -> None:
-    """Trains by the command line's arguments.
-
-    Raises:
-        InputError: a setting or the data cannot be used.
-        BaseNotAvailableError: a base cannot be had.
-    """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, required=True, help="settings (YAML)")
-    parser.add_argument("--data-root", type=Path, required=True, help="folder of the training packs or the data set")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--fold", type=int, help="of the data set, in place of the settings' own")
-    parser.add_argument("--cache", type=Path, help="folder of the frozen features; default: OUT/cache")
-    parser.add_argument("--start-from", type=Path, help="folder of a checkpoint whose weights are the start")
-    parser.add_argument("--resume", action="store_true", help="go on where OUT stopped")
-    arguments = parser.parse_args()
-    train(load_config(arguments.config, fold=arguments.fold), arguments)
-
-
 def _due(step: int, every: int, last: int | None = None) -> bool:
     return every > 0 and (step % every == 0 or step == last)
-
-
-def _figures(output: dict[str, Tensor], batch: TrainingBatch | PhotoBatch, *, text_only: bool) -> Tensor:
-    """Sums and counts (2, figures) of `FIGURES` over a micro-batch. The loss counts once, for it has its share of the
-    step's text loss already."""
-    episodes = len(batch.target)
-    questions = 0 if text_only else len(batch.names)
-    predicted, wanted = output["logits"] > 0, batch.target > 0.5
-    if batch.counted is not None:
-        predicted, wanted = predicted & (batch.counted > 0.5), wanted & (batch.counted > 0.5)
-    iou = (predicted & wanted).sum(dim=(1, 2)) / (predicted | wanted).sum(dim=(1, 2)).clamp(min=1)
-    semantic, visual = batch.use_semantic, batch.use_visual
-    modes = [semantic & visual, semantic & ~visual, ~semantic & visual]
-    sums = [
-        output["loss"].detach(),
-        output["text_loss"] * questions,
-        output["bce_loss"] * episodes,
-        output["dice_loss"] * episodes,
-        *((iou * chosen).sum() for chosen in modes),
-    ]
-    counts = [1, questions, episodes, episodes, *(chosen.sum() for chosen in modes)]
-    return torch.stack(
-        [torch.as_tensor(value, dtype=torch.float64, device=iou.device) for value in sums + counts]
-    ).view(2, -1)
 
 
 def _log(

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from counted_shots import Shots
 from drawn_sets import draw_coco, draw_lvis, draw_pascal
 from PIL import Image
 
@@ -33,8 +34,11 @@ class BrightnessModel:
     def to(self, device: object) -> None:
         self.devices.append(str(device))
 
-    def encode_support(self, examples: list) -> int:
-        return len(examples)
+    def encode_support(self, examples: list) -> Shots:
+        return Shots(len(examples))
+
+    def encode_query(self, photo: Image.Image) -> Image.Image:
+        return photo
 
     def segment(self, image: Image.Image, class_name: str, **options: object) -> SimpleNamespace:
         self.calls.append({"class_name": class_name, **options})
@@ -228,7 +232,7 @@ def test_evaluate_writes_measures_and_arguments(episodes, tmp_path, capsys, call
     assert result["seconds_per_query"] >= 0
     assert "right_tile" not in result
     assert result["arguments"]["root"] == str(episodes)
-    assert result["arguments"]["mode"] == "visual"
+    assert result["arguments"]["mode"] == ["visual"]
     assert result["arguments"]["limit"] is None
     assert [file.name for file in out.parent.iterdir()] == ["result.json"]
     assert [call["mode"] for call in calls] == ["visual", "visual"]

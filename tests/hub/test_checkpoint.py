@@ -1,8 +1,5 @@
 """The packaged checkpoint on its real bases."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,8 +7,8 @@ from safetensors import safe_open
 
 from dsvlfs import DSVLFSModel
 from dsvlfs.hub.checkpoint_files import PACKAGED_CHECKPOINTS
+from dsvlfs.page.examples import EXAMPLES, Example
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 FILE = PACKAGED_CHECKPOINTS["dsvlfs-tiny"] / "model.safetensors"
 
 
@@ -20,8 +17,8 @@ def model() -> DSVLFSModel:
     return DSVLFSModel.from_pretrained("dsvlfs-tiny")
 
 
-def _example(name: str) -> dict:
-    return next(e for e in json.loads((EXAMPLES / "examples.json").read_text()) if e["class_name"] == name)
+def _example(name: str) -> Example:
+    return next(example for example in EXAMPLES if example.class_name == name)
 
 
 def test_it_is_small_and_holds_no_base():
@@ -33,9 +30,9 @@ def test_it_is_small_and_holds_no_base():
 
 def test_the_example_is_found_and_the_support_decides(model):
     penguin, guitar = _example("penguin"), _example("guitar")
-    query = Image.open(EXAMPLES / penguin["query_image"])
-    own = model.encode_support([(EXAMPLES / penguin["support_image"], EXAMPLES / penguin["support_mask"])])
-    other = model.encode_support([(EXAMPLES / guitar["support_image"], EXAMPLES / guitar["support_mask"])])
+    query = Image.open(penguin.query_file)
+    own = model.encode_support([penguin.shot])
+    other = model.encode_support([guitar.shot])
     found = model.segment(query, "penguin", support=own)
     asked_for_another = model.segment(query, "guitar", support=other)
     assert found.mask.shape == (query.height, query.width)
@@ -46,7 +43,7 @@ def test_the_example_is_found_and_the_support_decides(model):
 
 def test_the_semantic_prompt_alone_is_a_mode(model):
     penguin = _example("penguin")
-    result = model.segment(EXAMPLES / penguin["query_image"], "penguin", mode="semantic")
+    result = model.segment(penguin.query_file, "penguin", mode="semantic")
     assert np.isfinite(result.probability).all()
     assert result.probability.max() > 0.5
 

@@ -2,13 +2,16 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+from counted_shots import Shots
 from drawn_sets import draw_coco, draw_folder, draw_fss, draw_lvis, draw_pascal
 from PIL import Image
 
@@ -19,17 +22,24 @@ from dsvlfs.errors import InputError
 from dsvlfs.measuring.evaluation import evaluate
 
 
+def measured(segmenter: object, episodes: Sequence[Episode], mode: str, **options: object) -> dict[str, Any]:
+    return evaluate(segmenter, episodes, modes=[mode], **options)[mode]
+
+
 class ContrastSegmenter:
     """Takes all that is not gray for the class, but for a stripe whose width the shots set."""
 
     def __init__(self) -> None:
         self.shots: list[int] = []
 
-    def encode_support(self, examples: list) -> int:
-        self.shots.append(len(examples))
-        return len(examples)
+    def encode_support(self, examples: list) -> Shots:
+        return Shots(len(examples))
+
+    def encode_query(self, photo: Image.Image) -> Image.Image:
+        return photo
 
     def segment(self, photo: Image.Image, class_name: str, *, support: int | None, mode: str) -> SimpleNamespace:
+        self.shots.append(support)
         mask = np.abs(np.asarray(photo).astype(int) - 128).max(axis=-1) > 30
         mask[:, : 10 * (support or 2)] = False
         return SimpleNamespace(mask=mask)
@@ -63,7 +73,7 @@ class Everything(ContrastSegmenter):
 def test_measures_by_hand():
     right = square_episode(query=Image.fromarray(np.kron(np.eye(2), np.full((4, 4), 255)).astype(np.uint8)))
     right = replace(right, query=Image.fromarray(np.stack([np.asarray(right.query_mask) * np.uint8(255)] * 3, -1)))
-    result = evaluate(Everything(), [square_episode(), right], mode="visual")
+    result = measured(Everything(), [square_episode(), right], "visual")
     # 16 + 16 of 24 + 16 pixels of foreground, 40 + 48 of 48 + 48 of background; 8 of 16 base pixels.
     assert result["miou"] == result["iou"]["square"] == pytest.approx(100 * 32 / 40)
     assert result["fb_iou"] == pytest.approx(100 * (32 / 40 + 88 / 96) / 2)
@@ -75,17 +85,17 @@ def test_measures_by_hand():
 def test_ignored_pixels_do_not_count():
     ignore = np.zeros((8, 8), dtype=bool)
     ignore[:, 3] = True
-    result = evaluate(Everything(), [square_episode(query_ignore=ignore)], mode="visual")
+    result = measured(Everything(), [square_episode(query_ignore=ignore)], "visual")
     assert result["miou"] == result["fb_iou"] == 100
     assert result["base_false_positive_rate"] is None  # all base pixels are ignored
-    assert "base_false_positive_rate" not in evaluate(Everything(), [square_episode(query_base=None)], mode="visual")
+    assert "base_false_positive_rate" not in measured(Everything(), [square_episode(query_base=None)], "visual")
 
 
 def test_figures_are_averaged_over_seeds():
     stripe = square_episode().query_mask.copy()
     stripe[:, 3] = True
     wrong, right = square_episode(), square_episode(query_mask=stripe, seed=1)
-    result = evaluate(Everything(), [wrong, wrong, right], mode="visual")
+    result = measured(Everything(), [wrong, wrong, right], "visual")
     assert result["miou_by_seed"] == {"0": pytest.approx(100 * 16 / 24), "1": 100}
     assert result["miou"] == pytest.approx(100 * (16 / 24 + 1) / 2)
     assert result["miou_std"] == pytest.approx(100 * (8 / 24) / 2**0.5)
@@ -93,10 +103,12 @@ def test_figures_are_averaged_over_seeds():
 
 def test_classes_that_were_trained_on_are_reported_apart():
     circle = square_episode(class_name="circle", class_names=("circle",), query_mask=np.ones((8, 8), dtype=bool))
-    result = evaluate(Everything(), [square_episode(), circle], mode="visual", trained_classes={"box", "cup"})
+    result = evaluate(Everything(), [square_episode(), circle], modes=["visual"], trained_classes={"box", "cup"})[
+        "visual"
+    ]
     assert result["shared_classes"] == {"classes": ["square"], "miou": pytest.approx(100 * 16 / 24)}
     assert result["new_classes"] == {"classes": ["circle"], "miou": pytest.approx(100 * 24 / 64)}
-    result = evaluate(Everything(), [square_episode()], mode="visual", trained_classes=set())
+    result = measured(Everything(), [square_episode()], "visual", trained_classes=set())
     assert result["shared_classes"] == {"classes": [], "miou": None}
 
 
@@ -108,7 +120,9 @@ def test_an_episodes_own_description_comes_before_the_banks():
 
     asked: list[str | None] = []
     named = [square_episode(class_name=name) for name in ("sock", "square")]
-    result = evaluate(Asked(), [replace(named[0], description="woollen"), *named], mode="visual", describe=True)
+    result = evaluate(Asked(), [replace(named[0], description="woollen"), *named], modes=["visual"], describe=True)[
+        "visual"
+    ]
     assert asked == ["woollen", bank_description("sock"), None]
     assert result["described"] == 2
 
@@ -125,15 +139,33 @@ def without_time(result: dict) -> dict:
 
 def test_workers_change_nothing(pascal):
     episodes = named_episodes(pascal, protocol_episodes("pascal-5i", pascal, fold=0, shots=1, seeds=2, limit=5))
-    alone = evaluate(ContrastSegmenter(), episodes, mode="both")
+    alone = measured(ContrastSegmenter(), episodes, "both")
     assert 0 < alone["miou"] < 100
     assert alone["base_false_positive_rate"] == 100  # the corners
-    assert without_time(evaluate(ContrastSegmenter(), episodes, mode="both", workers=2)) == without_time(alone)
+    assert without_time(measured(ContrastSegmenter(), episodes, "both", workers=2)) == without_time(alone)
     (pascal / "JPEGImages" / "2007_000000.jpg").unlink()
     for workers in (0, 2):
         with pytest.raises(InputError, match=r"no photo .*2007_000000\.jpg") as failure:
-            evaluate(ContrastSegmenter(), episodes, mode="both", workers=workers)
+            measured(ContrastSegmenter(), episodes, "both", workers=workers)
         assert "\n" not in str(failure.value)
+
+
+def test_a_photo_is_encoded_once_for_its_episodes_and_modes(pascal):
+    encoded = []
+
+    class Counting(ContrastSegmenter):
+        def encode_query(self, photo: Image.Image) -> Image.Image:
+            encoded.append(photo)
+            return photo
+
+    entries = protocol_episodes("pascal-5i", pascal, fold=0, shots=1, seeds=2)
+    episodes = named_episodes(pascal, entries)
+    queries = {entry["query"] for entry in entries}
+    assert len(queries) < len(entries)
+    results = evaluate(Counting(), episodes, modes=["both", "visual"])
+    assert len(encoded) == len(queries)
+    assert without_time(results["both"]) == without_time(results["visual"])
+    assert results["both"]["episodes"] == len(entries)
 
 
 def test_every_shot_reaches_the_segmenter(tmp_path, monkeypatch):
@@ -141,9 +173,9 @@ def test_every_shot_reaches_the_segmenter(tmp_path, monkeypatch):
     root = draw_coco(tmp_path)
     entries = protocol_episodes("coco-20i", root, fold=0, shots=2, seeds=1, limit=4)
     segmenter = ContrastSegmenter()
-    assert evaluate(segmenter, named_episodes(root, entries), mode="both")["episodes"] == 4
+    assert measured(segmenter, named_episodes(root, entries), "both")["episodes"] == 4
     assert set(segmenter.shots) == {2}
-    assert evaluate(segmenter, named_episodes(root, entries), mode="semantic")["episodes"] == 4
+    assert measured(segmenter, named_episodes(root, entries), "semantic")["episodes"] == 4
 
 
 @pytest.mark.parametrize(
@@ -162,7 +194,7 @@ def test_the_model_is_measured_on_every_set(tmp_path, monkeypatch, micro_model, 
     root = draw(tmp_path / "data")
     shots = 1 if name in ("pascal-5i", "lvis-92i") else 2  # as many as their drawings have
     entries = protocol_episodes(name, root, fold=fold, shots=shots, seeds=1, limit=3)
-    result = evaluate(micro_model, named_episodes(root, entries), mode="both")
+    result = measured(micro_model, named_episodes(root, entries), "both")
     assert result["episodes"] == 3
     assert all(0 <= result[measure] <= 100 for measure in ("miou", "fb_iou", "boundary_iou"))
 
@@ -171,16 +203,15 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 from accelerate import PartialState
-from test_evaluation import ContrastSegmenter
+from test_evaluation import ContrastSegmenter, measured
 from dsvlfs.data.episodes import load_episodes
 from dsvlfs.errors import InputError
-from dsvlfs.measuring.evaluation import evaluate
 
 root, *files = map(Path, sys.argv[1:])
 state = PartialState(cpu=True)
 for file in files:
     try:
-        result = evaluate(ContrastSegmenter(), load_episodes(root, file), mode="both")
+        result = measured(ContrastSegmenter(), load_episodes(root, file), "both")
     except InputError as error:
         result = {"error": str(error)}
     result["processes"] = state.num_processes
@@ -212,7 +243,7 @@ def test_two_processes_give_the_result_of_one_and_the_failure_of_one(pascal, tmp
         timeout=500,
     )
     assert run.returncode == 0, run.stderr.decode()[-3000:]
-    expected = without_time(evaluate(ContrastSegmenter(), named_episodes(pascal, others), mode="both"))
+    expected = without_time(measured(ContrastSegmenter(), named_episodes(pascal, others), "both"))
     for process in range(2):
         readable, unreadable = (json.loads(file.with_suffix(f".result{process}").read_text()) for file in files)
         assert readable.pop("processes") == unreadable.pop("processes") == 2

@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 from dsvlfs.errors import InputError
-from dsvlfs.measuring.prototype import LAYER_WEIGHTS, PrototypeSegmenter, class_prototypes, prototype_scores
+from dsvlfs.inference.encoded import Query
+from dsvlfs.measuring.prototype import LAYER_WEIGHTS, Prototype, PrototypeSegmenter, class_prototypes, prototype_scores
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -16,11 +17,12 @@ class ColourModel:
 
     config = SimpleNamespace(correlation_layers=["image.9", "image.10", "vision.5", "vision.6"])
 
-    def extract_layers(self, photo: Image.Image) -> list[torch.Tensor]:
-        return [
-            torch.from_numpy(np.array(photo.resize((side, side), Image.Resampling.BOX))).permute(2, 0, 1) / 255
+    def encode_query(self, photo: Image.Image) -> Query:
+        layers = [
+            torch.from_numpy(np.array(photo.resize((side, side), Image.Resampling.BOX))).permute(2, 0, 1)[None] / 255
             for side in (8, 8, 4, 2)
         ]
+        return Query(dict(zip(self.config.correlation_layers, layers)), (8, 8), photo.size)
 
 
 def two_colours(size: tuple[int, int], left: tuple[int, ...], right: tuple[int, ...]) -> Image.Image:
@@ -55,6 +57,17 @@ def test_scores_are_weighted_differences_of_cosines():
     query = torch.tensor([[[2.0, 0.0, 3.0]], [[0.0, 7.0, 4.0]]])
     scores = prototype_scores([query, query], prototypes, [1.0, 0.5], (1, 3))
     assert scores.flatten().tolist() == pytest.approx([1.5, -1.5, 1.5 * (3 / 5 - 4 / 5)])
+
+
+def test_prototypes_joined_are_those_of_all_positions():
+    layers = [torch.rand(3, side, side, generator=torch.Generator().manual_seed(side)) for side in (4, 5)]
+    masks = [torch.eye(4), torch.ones(5, 5).triu()]
+    apart = [class_prototypes([[layer]], [mask])[0] for layer, mask in zip(layers, masks)]
+    (together,) = class_prototypes([[layer] for layer in layers], masks)
+    joined = Prototype.join(apart)
+    torch.testing.assert_close(joined.foreground, together.foreground)
+    torch.testing.assert_close(joined.background, together.background)
+    assert joined.areas == pytest.approx(together.areas)
 
 
 def test_a_support_that_is_all_foreground_leaves_finite_scores():

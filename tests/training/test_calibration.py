@@ -1,7 +1,6 @@
 """Calibration and what follows from it; the uncertainty analysis on the micro model and drawn photos."""
 
 import json
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +10,7 @@ from conftest import build_micro_model
 from drawn_packs import draw_episodes
 from sklearn.metrics import roc_auc_score
 
-from dsvlfs import InputError
+from dsvlfs import DSVLFSModel, InputError
 from dsvlfs.cli import main
 from dsvlfs.data.episodes import load_episodes
 from dsvlfs.inference.calibration import (
@@ -136,12 +135,11 @@ def test_a_checkpoint_is_calibrated_and_nothing_else_changes(circle, tmp_path, m
     model = build_micro_model()
     model.save_pretrained(tmp_path)
     before = json.loads((tmp_path / "config.json").read_text())
-    monkeypatch.setattr(calibrate.DSVLFSModel, "from_pretrained", lambda folder: model)
+    monkeypatch.setattr(DSVLFSModel, "from_pretrained", lambda folder: model)
     request = Request("circle", circle[0], circle[1], circle)
     for name in ("training_mosaics", "coco_scenes"):
         monkeypatch.setattr(calibrate, name, lambda folder, number: iter([request]))
-    monkeypatch.setattr(sys, "argv", ["calibrate.py", str(tmp_path), "--data-root", str(tmp_path), "--requests", "1"])
-    calibrate.main()
+    assert main(["calibrate", str(tmp_path), "--data-root", str(tmp_path), "--requests", "1"]) == 0
     after = json.loads((tmp_path / "config.json").read_text())
     temperature, _bias = after.pop("calibration")
     assert temperature > 0

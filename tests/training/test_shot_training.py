@@ -13,6 +13,7 @@ from dsvlfs import InputError
 from dsvlfs.hub.checkpoint_files import read_config
 from dsvlfs.training.feature_cache import FeatureCache
 from dsvlfs.training.shot_sampling import ShotEpisodeDataset, collate_shots
+from dsvlfs.training.trainer import Trainer
 
 WHOLE = """
 scenes: {mosaic: 3, photo: 2, cutouts: 2, single: 2}
@@ -143,7 +144,7 @@ def test_what_goes_on_with_one_support_keeps_the_attention(trained, tmp_path):
 
 def test_a_resumed_run_is_the_whole_one(trained, tmp_path, monkeypatch):
     train_micro.run(*_options(trained, tmp_path / "whole"))
-    step, calls = train_micro.train.Trainer.step, []
+    step, calls = Trainer.step, []
 
     def stopping(self, number, batches):
         if number == 2 and not calls:
@@ -151,7 +152,7 @@ def test_a_resumed_run_is_the_whole_one(trained, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return step(self, number, batches)
 
-    monkeypatch.setattr(train_micro.train.Trainer, "step", stopping)
+    monkeypatch.setattr(Trainer, "step", stopping)
     with pytest.raises(KeyboardInterrupt):
         train_micro.run(*_options(trained, tmp_path / "stopped"))
     train_micro.run(*_options(trained, tmp_path / "stopped"), "--resume")

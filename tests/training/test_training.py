@@ -1,7 +1,6 @@
 """Scenes, episodes and the training script, on drawn packs and a toy model."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +15,8 @@ from drawn_packs import draw_packs
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from dsvlfs import InputError
-from dsvlfs.training import fit_names
+from dsvlfs import DSVLFSModel, InputError
+from dsvlfs.cli import main
 from dsvlfs.training.class_texts import describe_classes
 from dsvlfs.training.feature_cache import FeatureCache
 from dsvlfs.training.packs import build_cache, training_scenes
@@ -133,14 +132,14 @@ def test_a_run_with_descriptions_of_no_help_knows_every_prompt_it_asks_for(cache
     settings = SETTINGS.replace("text_only_steps: 3", "text_only_steps: 6")
     (tmp_path / "settings.yaml").write_text(settings + "description_share: 1\ndescription_noise: 0.6\nmisnamed: 0")
     _train(cache, packs, tmp_path / "run", config=tmp_path / "settings.yaml")
-    monkeypatch.setattr(fit_names.DSVLFSModel, "from_pretrained", lambda _: _built(tmp_path / "run" / "final"))
+    monkeypatch.setattr(DSVLFSModel, "from_pretrained", lambda _: _built(tmp_path / "run" / "final"))
     options = ["--config", tmp_path / "settings.yaml", "--cache", cache, "--out", tmp_path / "again"]
-    monkeypatch.setattr(sys, "argv", ["fit_names.py", "checkpoint", *map(str, options)])
-    fit_names.main()
+    command = ["fit-names", "checkpoint", *map(str, options)]
+    assert main(command) == 0
     first, again = (load_file(tmp_path / path / "model.safetensors") for path in ("run/final", "again"))
     torch.testing.assert_close(again, first, rtol=1e-3, atol=1e-3)  # in half precision
     (tmp_path / "settings.yaml").write_text(settings)
-    fit_names.main()
+    assert main(command) == 0
     other = load_file(tmp_path / "again" / "model.safetensors")
     changed = {name for name, tensor in first.items() if not torch.allclose(other[name], tensor, rtol=1e-2, atol=1e-2)}
     assert changed

@@ -20,7 +20,8 @@ from ...data.episodes import Episode
 from ...descriptions.given import read_descriptions
 from ...inference.encoded import Support
 from ...inference.results import Prediction
-from ...modeling import DSVLFSModel, Mode
+from ...inference.segmenting import Mode
+from ...modeling import DSVLFSModel
 from ...parts.matching import DenseMatcher
 from ...parts.semantic_encoder import SemanticEncoder
 from ..evaluation import SupportCache

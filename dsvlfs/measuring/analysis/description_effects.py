@@ -14,7 +14,8 @@ from ...descriptions.bank import bank_description, bank_names
 from ...descriptions.given import read_descriptions
 from ...descriptions.spoiled import SPOILINGS, Spoiler
 from ...errors import InputError
-from ...modeling import DSVLFSModel, Mode
+from ...inference.segmenting import Mode
+from ...modeling import DSVLFSModel
 from ..evaluation import SupportCache
 from ..metrics import EpisodeCounts, SegmentationMetrics, count_episode
 from .plots import MODE_COLOURS, Bar, draw_bars

@@ -1,0 +1,49 @@
+"""All files of a checkpoint: the config, what was trained, the language model's share of it for peft, the processor's
+class, and the card."""
+
+import json
+from pathlib import Path
+
+from huggingface_hub import save_torch_state_dict
+from peft import PeftModel
+from torch import Tensor
+
+from ..configuration import DSVLFSConfig
+from .adapter import write_adapter
+from .checkpoint_files import files_of, written_whole
+
+LANGUAGE_MODEL = "semantic_encoder.vlm."
+"""Where a model's tensors have their adapted LLaVA's."""
+PROCESSOR_FILE = {"processor_class": "DSVLFSProcessor"}
+
+
+def save_checkpoint(
+    folder: Path,
+    *,
+    config: DSVLFSConfig,
+    tensors: dict[str, Tensor],
+    vlm: PeftModel,
+    card: str,
+    max_shard_size: int | str = "50GB",
+) -> list[str]:
+    """Writes a checkpoint whole, or not at all.
+
+    Args:
+        folder: made where it is missing.
+        config: of the model.
+        tensors: what was trained, on the CPU.
+        vlm: the adapted LLaVA; its settings.
+        card: Markdown with metadata.
+        max_shard_size: of one file, in bytes or as "2GB".
+
+    Returns:
+        Paths of the files in the folder.
+    """
+    with written_whole(folder) as scratch:
+        config.save_pretrained(scratch)
+        (scratch / "processor_config.json").write_text(json.dumps(PROCESSOR_FILE, indent=2) + "\n", encoding="utf-8")
+        (scratch / "README.md").write_text(card, encoding="utf-8")
+        save_torch_state_dict(tensors, scratch, max_shard_size=max_shard_size)
+        language = {n.removeprefix(LANGUAGE_MODEL): t for n, t in tensors.items() if n.startswith(LANGUAGE_MODEL)}
+        write_adapter(scratch / "adapter", vlm, language, config)
+        return files_of(scratch)

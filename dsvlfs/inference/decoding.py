@@ -1,0 +1,99 @@
+"""An encoded query and what it is asked by, to mask logits: quick, and once a class and its supports."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from ..parts.aggregation import Aggregation, support_evidence
+from ..parts.matching import Match
+from .encoded import Asked, Shots, Support
+from .interface import Parts
+
+
+def image_embedding(model: Parts, features: dict[str, Tensor]) -> Tensor:
+    """The mask decoder's image embedding (batch, prompt_dim, height, width)."""
+    dtype = model.mask_decoder.no_visual_prompt.dtype
+    if model.neck is None:
+        return features["image.embedding"].to(dtype)
+    return model.neck([features[name].to(dtype) for name in model.config.embedding_layers])
+
+
+def ground(model: Parts, features: dict[str, Tensor], semantic: Tensor, size: int) -> Tensor:
+    """What semantic prompts (batch, prompt_dim) add to the dense prompt (batch, prompt_dim, size, size)."""
+    return model.grounding(semantic, [features[name] for name in model.config.grounding_layers], size)
+
+
+def match(model: Parts, features: dict[str, Tensor], layers: Sequence[Tensor], mask: Tensor, size: int) -> Match:
+    """What visual prompts are made of, of query features and one support each; the features of a single query serve
+    all supports."""
+    return model.matcher.match([features[name] for name in model.config.correlation_layers], layers, mask, size)
+
+
+def compare(model: Parts, features: dict[str, Tensor], support: Support, size: int) -> Shots:
+    """Compares a query's features with each support; visual prompts of `size` positions a side."""
+    found = match(model, features, support.layers, support.masks, size)
+    return Shots(support, found, model.matcher.prompt(found))
+
+
+def attend_shots(
+    model: Parts, prompts: Tensor, layers: Sequence[Tensor], masks: Tensor, semantic: Tensor | None
+) -> Tensor:
+    """The visual prompts of K shots to one, by the learned attention; a single one is left as it is.
+
+    Args:
+        model: its attention, and its grounding where the name counts.
+        prompts: (K, prompt_dim, size, size), of one query.
+        layers, masks: of the K supports, as `Support` holds them.
+        semantic: (1, prompt_dim) of the class, where the name counts too.
+
+    Returns:
+        (1, prompt_dim, size, size).
+    """
+    if len(prompts) == 1:
+        return prompts
+    config, fit = model.config, None
+    comparable = model.grounding is not None and set(config.grounding_layers) <= set(config.correlation_layers)
+    if semantic is not None and comparable:
+        named = [layers[config.correlation_layers.index(name)] for name in config.grounding_layers]
+        fit = model.grounding.cosine(semantic.expand(len(masks), -1), named, masks.shape[-1])
+    return model.shot_attention(prompts, support_evidence(layers, masks, fit))
+
+
+def decode(
+    model: Parts, asked: Asked, shots: Shots | None, aggregation: Aggregation, logits: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """The mask decoder's answer to a query.
+
+    Args:
+        model: its mask decoder, and what joins the shots.
+        asked: the query, and the class.
+        shots: that it was compared with; None where there are none.
+        aggregation: how they become one mask.
+        logits: of each shot alone, where they are known.
+
+    Returns:
+        Logits (max(K, 1), height, width), one map a shot; and what the shots say together (1, height, width), or
+        None where it is their votes, or the one shot's own.
+    """
+    if logits is None:
+        logits = _decode(model, asked, None if shots is None else shots.prompts)
+    if len(logits) == 1 or aggregation == "votes":
+        return logits, None
+    if aggregation == "logits":
+        return logits, logits.mean(dim=0, keepdim=True)
+    if aggregation == "joint":
+        one = model.matcher.prompt(shots.match.joint())
+    else:
+        one = attend_shots(model, shots.prompts, shots.support.layers, shots.support.masks, asked.semantic)
+    return logits, _decode(model, asked, one)
+
+
+def _decode(model: Parts, asked: Asked, visual: Tensor | None) -> Tensor:
+    """Mask logits (max(V, 1), height, width) of one query, one map for each of V visual prompts."""
+    embedding, semantic, dense = asked.embedding, asked.semantic, visual
+    if asked.grounded is not None:
+        dense = asked.grounded + (model.mask_decoder.no_visual_prompt[:, None, None] if visual is None else visual)
+    if visual is not None:
+        embedding = embedding.expand(len(visual), -1, -1, -1)
+        semantic = semantic if semantic is None else semantic.expand(len(visual), -1)
+    return model.mask_decoder(embedding, semantic, dense)

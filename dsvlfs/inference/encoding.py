@@ -1,0 +1,91 @@
+"""Photos to what the frozen encoders make of them: slow, and once a photo."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from ..errors import InputError
+from .encoded import Query, Support, View
+from .interface import Parts
+from .photos import Photo
+
+SINGLY_ON = ("cpu",)
+"""Devices that one photo keeps busy: there several go through the encoders one by one, for together they take more
+memory and a quarter more time."""
+
+
+def frozen_features(model: Parts, view: View) -> dict[str, Tensor]:
+    """What the frozen encoders make of views: every layer that some part reads, and the LLaVA's `tokens`.
+
+    Args:
+        model: its encoders.
+        view: of one photo, or of several of one size as a batch.
+
+    Returns:
+        A tensor a name, with the views' batch dimension; it has no gradient.
+    """
+    with torch.no_grad():
+        image, tower = model.image_encoder.backbone, model.semantic_encoder.vision_tower
+        features = model.image_encoder(_as_read_by(image, view.image_pixels))
+        features |= model.semantic_encoder.encode_photo(_as_read_by(tower, view.vlm_pixels))
+        return {name: tensor.to(model.device) for name, tensor in features.items()}
+
+
+def support_features(model: Parts, features: dict[str, Tensor], mask: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Correlation layers and mask of a support, pooled to the support grid.
+
+    Args:
+        model: its config.
+        features: of the support view, from `frozen_features`.
+        mask: (batch, size, size), in [0, 1].
+
+    Returns:
+        A tensor (batch, channels, grid, grid) a layer, and the mask (batch, grid, grid).
+    """
+    layers = [features[name] for name in model.config.correlation_layers]
+    grid = model.config.support_grid or layers[0].shape[-1]
+    pooled = tuple(F.adaptive_avg_pool2d(layer, grid) for layer in layers)
+    return pooled, F.adaptive_avg_pool2d(mask[:, None].to(layers[0].device), grid)[:, 0]
+
+
+@torch.inference_mode()
+def encode_support(model: Parts, examples: Sequence[tuple[Photo, Photo]]) -> Support:
+    """`DSVLFSModel.encode_support`."""
+    if not examples:
+        raise InputError("There is no support; give at least one photo with its mask, or segment with support=None.")
+    encoded = []
+    for photo, mask in examples:
+        view, square = model.processor.support_view(photo, mask)
+        encoded.append(Support(*support_features(model, frozen_features(model, view), square)))
+    return Support.join(encoded)
+
+
+@torch.inference_mode()
+def encode_queries(model: Parts, photos: Sequence[Photo]) -> list[Query]:
+    """`DSVLFSModel.encode_query` of several photos."""
+    if not photos:
+        return []
+    views = [model.processor.query_view(photo) for photo in photos]
+    if len(views) == 1 or model.image_encoder.backbone.device.type in SINGLY_ON:
+        return [Query(frozen_features(model, view), view.valid, view.size) for view in views]
+    pixels, vlm_pixels = (torch.cat([getattr(v, name) for v in views]) for name in ("image_pixels", "vlm_pixels"))
+    features = frozen_features(model, View(pixels, vlm_pixels, views[0].valid, views[0].size))
+    return [
+        # A copy each: a slice would keep them all in memory.
+        Query({name: tensor[i : i + 1].clone() for name, tensor in features.items()}, view.valid, view.size)
+        for i, view in enumerate(views)
+    ]
+
+
+def extract_layers(model: Parts, photo: Photo) -> list[Tensor]:
+    """The correlation layers (channels, height, width) of a whole photo, in the config's order."""
+    features = frozen_features(model, model.processor.query_view(photo))
+    return [features[name][0] for name in model.config.correlation_layers]
+
+
+def _as_read_by(base: PreTrainedModel, pixels: Tensor) -> Tensor:
+    """Pixels in a base's precision and where it is; what is offloaded fetches them itself."""
+    return pixels.to(pixels.device if base.device.type == "meta" else base.device, base.dtype)

@@ -1,0 +1,143 @@
+"""A class in photos: from the photo, the name and the supports to the mask."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+
+from ..errors import InputError
+from ..parts.aggregation import AGGREGATIONS, Aggregation
+from ..parts.semantic_encoder import Question
+from .decoding import compare, decode, ground, image_embedding
+from .encoded import Asked, Query, Shots, Support
+from .encoding import encode_queries
+from .interface import Parts
+from .photos import Photo
+from .presence import support_fit
+from .results import Prediction, Segmentation
+
+Mode = Literal["both", "semantic", "visual"]
+MODES: tuple[Mode, ...] = ("both", "semantic", "visual")
+
+
+@torch.inference_mode()
+def segment(
+    model: Parts,
+    images: Sequence[Photo | Query],
+    class_name: str,
+    *,
+    support: Support | None,
+    description: str | None,
+    mode: Mode,
+    threshold: float,
+    min_presence: float | None,
+    aggregation: Aggregation | None,
+    batch_size: int,
+) -> list[Segmentation]:
+    """`DSVLFSModel.segment` of several photos."""
+    if batch_size < 1:
+        raise InputError(f"The batch size is {batch_size}; give 1 or more.")
+    results = []
+    for start in range(0, len(images), batch_size):
+        batch = images[start : start + batch_size]
+        if len(batch) > 1:
+            encoded = iter(encode_queries(model, [image for image in batch if not isinstance(image, Query)]))
+            batch = [image if isinstance(image, Query) else next(encoded) for image in batch]
+        for image in batch:
+            found = predict(
+                model,
+                image,
+                class_name,
+                support=support,
+                description=description,
+                modes=[mode],
+                aggregation=aggregation,
+            )
+            results.append(found[mode].segmentation(threshold, min_presence=min_presence))
+    return results
+
+
+@torch.inference_mode()
+def predict(
+    model: Parts,
+    image: Photo | Query,
+    class_name: str,
+    *,
+    support: Support | None,
+    description: str | None,
+    modes: Sequence[Mode],
+    aggregation: Aggregation | None,
+) -> dict[Mode, Prediction]:
+    """`DSVLFSModel.predict`."""
+    if unknown := [mode for mode in modes if mode not in MODES]:
+        raise InputError(f"There is no mode '{unknown[0]}'; choose one of {', '.join(MODES)}.")
+    if support is None and "visual" in modes:
+        raise InputError("Mode 'visual' needs a support; give one, or ask with mode 'semantic'.")
+    aggregation = _known(model, aggregation)
+    texts = _texts(model, class_name, description)
+    query = image if isinstance(image, Query) else encode_queries(model, [image])[0]
+    features = query.features
+    by_support = Asked(image_embedding(model, features))
+    size = by_support.embedding.shape[-1]
+    by_name, shots = by_support, None
+    if any(mode != "visual" for mode in modes):
+        semantic = sum(
+            weight * model.semantic_encoder.prompt(features["tokens"], question) for weight, question in texts
+        )
+        grounded = ground(model, features, semantic, size) if model.grounding is not None else None
+        by_name = Asked(by_support.embedding, semantic, grounded)
+    if support is not None and any(mode != "semantic" for mode in modes):
+        shots = compare(model, features, support, size)
+    predictions = {}
+    for mode in modes:
+        asked, shown = by_support if mode == "visual" else by_name, None if mode == "semantic" else shots
+        logits, joined = decode(model, asked, shown, aggregation)
+        found = model.processor.prediction(logits, query.valid, query.size, joined)
+        predictions[mode] = _with_fits(model, found, query, asked, shown)
+    return predictions
+
+
+def _with_fits(model: Parts, found: Prediction, query: Query, asked: Asked, shots: Shots | None) -> Prediction:
+    """A prediction that knows how well what its mask covers fits the name and the supports it was asked by; as it is
+    where nothing says how far its probability can be believed."""
+    if found.calibration is None:
+        return found
+    config, features, fits = model.config, query.features, []
+    width, height = query.valid
+    covered = torch.zeros(1, config.image_size, config.image_size, dtype=torch.float32, device=model.device)
+    covered[0, :height, :width] = torch.from_numpy(found.calibrated(query.valid))
+    if asked.grounded is not None:
+        named = [features[name] for name in config.grounding_layers]
+        on_grid = F.adaptive_avg_pool2d(covered, asked.grounded.shape[-1])
+        look = model.grounding.look(named, on_grid)
+        fits.append(float(F.cosine_similarity(look, asked.semantic.to(look))))
+    if shots is not None:
+        deepest, support = features[config.correlation_layers[-1]], shots.support
+        fits.append(support_fit(deepest, covered, support.layers[-1], support.masks))
+    limit = config.min_presence if len(fits) == 2 else 0.0  # fewer signs have another scale
+    return replace(found, fits=tuple(fits), min_presence=limit)
+
+
+def _texts(model: Parts, class_name: str, description: str | None) -> list[tuple[float, Question]]:
+    """The questions to ask for a class, and the weight of each one's prompt.
+
+    Raises:
+        InputError: the name or the description cannot be used.
+    """
+    weight = model.config.description_weight if isinstance(description, str) and description.strip() else 1.0
+    asked = [(weight, description)] + ([(1 - weight, None)] if weight < 1 else [])
+    return [(w, model.processor.question([(class_name, text)]).to(model.device)) for w, text in asked]
+
+
+def _known(model: Parts, aggregation: Aggregation | None) -> Aggregation:
+    """The aggregation to use, once it is known that the model has it."""
+    aggregation = aggregation or model.config.shot_aggregation
+    if aggregation not in AGGREGATIONS:
+        raise InputError(f"There is no aggregation '{aggregation}'; choose one of {', '.join(AGGREGATIONS)}.")
+    if aggregation == "attention" and model.shot_attention is None:
+        raise InputError(
+            "This checkpoint has learned no attention over the shots; choose votes, logits or joint, or train it."
+        )
+    return aggregation

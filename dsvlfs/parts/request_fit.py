@@ -1,0 +1,87 @@
+"""A fit to the request: what tells the supports' foreground from their background, solved anew for each request.
+
+Dense matching asks where the query resembles a support; it was learned on other classes, and what sets a wound off from
+skin, or a weed from soil, may be a direction that no class before needed. A ridge regression from the frozen features
+of every support position to its share of foreground finds that direction in closed form, from all supports together,
+so that each further one makes it surer. Its map over the query joins the dense prompt; the decoder learns when to
+believe it.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_TINY = 1e-4
+
+
+def fit_request(query: Sequence[Tensor], support: Sequence[Tensor], mask: Tensor, *, ridge: float, size: int) -> Tensor:
+    """Scores every position of the queries: 1 is foreground, -1 background.
+
+    The regression is weighted so that foreground and background count the same, whatever the mask's area, and solved
+    among the positions (its dual form), for there are fewer of them than channels.
+
+    Args:
+        query: (batch, C_i, h_i, w_i) each; resampled to `size`.
+        support: (batch, K, C_i, grid, grid) each, in the same order.
+        mask: (batch, K, grid, grid), the share of foreground, in [0, 1].
+        ridge: added to the diagonal; a position's features have a squared length of one a layer.
+        size: side of the result, in positions.
+
+    Returns:
+        (batch, size, size), in float32.
+    """
+    positions = _unit([layer.float().movedim(2, -1).flatten(1, 3) for layer in support])
+    places = _unit([_resampled(layer.float(), size).movedim(1, -1).flatten(1, 2) for layer in query])
+    share = mask.float().flatten(1)
+    area = share.mean(dim=1, keepdim=True).clamp(_TINY, 1 - _TINY)
+    root = (share / (2 * area) + (1 - share) / (2 * (1 - area))).sqrt()
+    weighted = positions * root[:, :, None]
+    gram = weighted @ weighted.mT
+    gram.diagonal(dim1=1, dim2=2).add_(ridge)
+    wanted = root * (2 * share - 1)
+    dual = torch.cholesky_solve(wanted[:, :, None], torch.linalg.cholesky(gram))
+    direction = weighted.mT @ dual
+    return (places @ direction)[:, :, 0].unflatten(1, (size, size))
+
+
+class RequestFit(nn.Module):
+    """The request's own fit as a part of the dense prompt.
+
+    Args:
+        prompt_dim: channels of the dense prompt.
+        ridge: of `fit_request`.
+    """
+
+    def __init__(self, *, prompt_dim: int, ridge: float = 10.0) -> None:
+        super().__init__()
+        self.ridge = ridge
+        self.to_prompt = nn.Sequential(
+            nn.Conv2d(2, prompt_dim, 3, padding=1), nn.ReLU(), nn.Conv2d(prompt_dim, prompt_dim, 3, padding=1)
+        )
+        nn.init.zeros_(self.to_prompt[-1].weight)  # starts as nothing: a checkpoint without it can go on with it
+        nn.init.zeros_(self.to_prompt[-1].bias)
+
+    def forward(self, query: Sequence[Tensor], support: Sequence[Tensor], mask: Tensor, size: int) -> Tensor:
+        """What is added to the dense prompt; the arguments are those of `fit_request`.
+
+        Returns:
+            (batch, prompt_dim, size, size).
+        """
+        with torch.no_grad():
+            score = fit_request(query, support, mask, ridge=self.ridge, size=size)[:, None]
+            # How much it is the class at all, and where in this photo most.
+            maps = torch.cat([score, F.instance_norm(score)], dim=1)
+        return self.to_prompt(maps.to(self.to_prompt[0].weight.dtype))
+
+
+def _unit(layers: Sequence[Tensor]) -> Tensor:
+    """Layers (batch, positions, C_i), each position of unit length in each, side by side."""
+    return torch.cat([F.normalize(layer, dim=-1) for layer in layers], dim=-1)
+
+
+def _resampled(layer: Tensor, size: int) -> Tensor:
+    if layer.shape[-1] == size:
+        return layer
+    return F.interpolate(layer, (size, size), mode="bilinear", align_corners=False)
