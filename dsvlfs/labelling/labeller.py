@@ -12,7 +12,7 @@ from ..inference.calibration import expected_iou
 from ..inference.encoded import Query, Support
 from ..inference.photos import Photo, load_photo
 from ..inference.results import Prediction, Segmentation
-from ..modeling import Mode
+from ..inference.segmenting import Mode
 from ..parts.aggregation import Aggregation
 from .labels import Figures, PhotoLabels
 

@@ -16,6 +16,11 @@ def shown(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
+def plain_stem(photo: str) -> str:
+    """A photo's path without its suffix, every part as a file system takes it."""
+    return _plain(photo, cut=True)
+
+
 def result_stems(photos: Sequence[str], taken: Mapping[str, str]) -> dict[str, str]:
     """Paths, without a suffix, for the results of photos.
 
@@ -29,7 +34,7 @@ def result_stems(photos: Sequence[str], taken: Mapping[str, str]) -> dict[str, s
     Returns:
         A path a photo.
     """
-    plain = {photo: _plain(photo, cut=True) for photo in photos}
+    plain = {photo: plain_stem(photo) for photo in photos}
     times = Counter(_key(stem) for stem in {**plain, **taken}.values())
     used = {_key(stem) for stem in taken.values()}
     folders = {

@@ -84,14 +84,13 @@ class Record:
     Args:
         folder: made where it is missing.
         settings: what two runs must share to write into one folder.
-
-    Raises:
-        InputError: the folder holds labels made with other settings, or cannot be written to.
+        place: where the photos are, which may change.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, settings: dict[str, Any], place: str) -> None:
         self.folder = folder
         self.labels: dict[str, Label] = {}
+        self.place = place
         self._settings = json.loads(json.dumps(settings))
         self._work = folder / WORK
         self._lock = FileLock(self._work / "lock")
@@ -99,6 +98,7 @@ class Record:
         self._run = -1
         self._read: dict[Path, tuple[int, int]] = {}  # of each journal: its number on the disk, bytes taken in
         self._newest = 0
+        self._failed: list[str] = []
         self._gone: dict[str, int] = {}  # photos' labels up to this number do not count
 
     def check(self) -> None:
@@ -116,6 +116,16 @@ class Record:
                 f"{self.folder} holds labels made with other settings ({', '.join(changed)}); give another --out, or "
                 "delete that folder."
             )
+
+    @property
+    def place_before(self) -> str | None:
+        """Where the photos were in the runs before."""
+        file = self.folder / "settings.json"
+        return read_json(file).get("place") if file.is_file() else None
+
+    def write_settings(self) -> None:
+        """Writes what later runs are compared with."""
+        write_json(self.folder / "settings.json", {**self._settings, "place": self.place})
 
     def _is_shared(self) -> bool:
         """Whether another run is at work in the folder."""
@@ -137,7 +147,7 @@ class Record:
         with self._lock:
             self.check()
             if not self.labels:
-                write_json(self.folder / "settings.json", self._settings)
+                self.write_settings()
             self._run = 0
             while (mine := _taken(self._live(self._run))) is None:
                 self._run += 1
@@ -173,22 +183,39 @@ class Record:
         """Asks for a photo to label.
 
         Returns:
-            True: it is this run's. None: another run is at it. False: it is labelled.
+            True: it is this run's. None: another run is at it. False: it is labelled, or another run cannot read it.
         """
         with self._lock:
             self.refresh()
             if photo in self.labels:
                 return False
-            for file in self._work.glob("claim-*"):
-                other = _number_of(file)
-                if other == self._run or file.read_bytes() != os.fsencode(photo):
-                    continue
-                lock = _taken(self._live(other))
-                if lock is None:
+            for at, failed in self._others():
+                if photo in failed:
+                    return False
+                if photo == at:
                     return None
-                lock.release()
-            self._claim_file(self._run).write_bytes(os.fsencode(photo))
+            self._note(photo)
             return True
+
+    def fail(self, photo: str) -> None:
+        """Tells the other runs that a photo cannot be read, as long as this one lives."""
+        self._failed.append(photo)
+        with self._lock:
+            self._note(None)
+
+    def _note(self, photo: str | None) -> None:
+        self._claim_file(self._run).write_text(json.dumps([photo, self._failed]))
+
+    def _others(self) -> Iterator[tuple[str | None, list[str]]]:
+        """What the other live runs are at, and what they cannot read."""
+        for file in self._work.glob("claim-*"):
+            if (run := _number_of(file)) == self._run:
+                continue
+            if lock := _taken(self._live(run)):  # its run is dead
+                lock.release()
+                continue
+            with suppress(ValueError):
+                yield tuple(json.loads(file.read_text()))
 
     def add(self, label: Label) -> None:
         """Writes a label's line; the photo's files are there already."""
@@ -275,7 +302,8 @@ def _rounded(entry: Any) -> Any:
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> set[str]:
     """The names of the settings that differ; a class's by their own names where the classes are the same."""
-    names = {name for name in before.keys() | now.keys() if name != "classes" and before.get(name) != now.get(name)}
+    apart = {"classes", "place"}
+    names = {name for name in (before.keys() | now.keys()) - apart if before.get(name) != now.get(name)}
     old, new = before.get("classes", {}), now.get("classes", {})
     if list(old) != list(new):
         return names | {"classes"}
