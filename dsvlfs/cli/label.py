@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from ..labelling.formats import ALWAYS, FORMATS
 from . import running
 from .arguments import add_request_arguments, mode_of, supports_of
 
@@ -45,6 +46,19 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--image-column", default="image", metavar="COLUMN", help="of the data set (default: image)")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the results")
     parser.add_argument(
+        "--formats",
+        nargs="+",
+        default=[],
+        choices=FORMATS,
+        metavar="FORMAT",
+        help=f"write these too ({', '.join(name for name in FORMATS if name not in ALWAYS)})",
+    )
+    parser.add_argument(
+        "--push-to-hub",
+        metavar="USER/NAME",
+        help="send the data set to the Hugging Face hub, to a private repository",
+    )
+    parser.add_argument(
         "--redo", nargs="+", default=[], metavar="NAME", help="label these photos again ('*' stands for any characters)"
     )
 
@@ -70,9 +84,13 @@ def run(arguments: argparse.Namespace) -> int:
     running.make_folder(arguments.out)
     running.quieten()
     place = str(Path(arguments.photos).resolve()) if Path(arguments.photos).exists() else arguments.photos
-    summary = label_photos(photos, place, request, arguments.out, redo=arguments.redo)
+    summary = label_photos(photos, place, request, arguments.out, redo=arguments.redo, to=arguments.formats)
     if running.is_first_process():
         print(f"{summary}. Results in {arguments.out}.")
+        if arguments.push_to_hub:
+            from ..labelling.formats.huggingface import push_to_hub
+
+            print(push_to_hub(arguments.out, arguments.push_to_hub, private=True))
     if len(summary.unreadable) == len(photos.names):
         return 2
     return 1 if summary.unreadable else 0

@@ -9,7 +9,7 @@ import fnmatch
 import hashlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -162,11 +162,10 @@ def finish(photos: Photos, record: Record, class_names: Sequence[str], to: Seque
         labels = [record.labels[photos.names[index]] for index in indices]
         if not labels:
             return
-        stems = {label.photo: label.mask.removeprefix("masks/").removesuffix(".png") for label in labels}
 
         def one_by_one() -> Iterator[LabelledPhoto]:
             for index, label in zip(indices, labels):
-                yield _labelled(record.folder, label, class_names, stems[label.photo], lambda i=index: photos.read(i))
+                yield _labelled(photos, index, label, record.folder, class_names)
 
         for index, label in zip(indices, labels):
             _mend_overlay(photos, index, label, record.folder, len(class_names))
@@ -244,8 +243,7 @@ def _label_share(photos: Photos, request: Request, record: Record, device: Any, 
     if not todo:
         return summary
     labeller = _fitted(request, device)
-    taken = {name: label.mask.removeprefix("masks/").removesuffix(".png") for name, label in record.labels.items()}
-    stems = result_stems(photos.names, taken)
+    stems = result_stems(photos.names, {name: label.stem for name, label in record.labels.items()})
     waits = False
     with tqdm(total=len(todo), unit="photo", disable=not is_shown) as bar:
         while todo:
@@ -312,10 +310,13 @@ def _label_one(photos: Photos, index: int, stem: str, labeller: Labeller, record
 def _write(folder: Path, name: str, stem: str, labels: PhotoLabels, digest: str, stamp: str | None) -> Label:
     """Writes a photo's files, and returns its label."""
     classes = len(labels.class_names)
-    mask, overlay = f"masks/{stem}.png", f"overlays/{stem}.jpg"
+    mask, overlay, objects = f"masks/{stem}.png", f"overlays/{stem}.jpg", f"objects/{stem}.png"
     for file in (folder / mask, folder / overlay):
         file.parent.mkdir(parents=True, exist_ok=True)
     write_image(folder / mask, class_map_image(labels.class_map, classes))
+    if labels.object_map is not None:
+        (folder / objects).parent.mkdir(parents=True, exist_ok=True)
+        write_image(folder / objects, class_map_image(labels.object_map, 2**16 - 1))
     write_image(folder / overlay, draw_overlay(labels.photo, labels.class_map, classes), quality=85)
     return Label(
         photo=name,
@@ -324,22 +325,26 @@ def _write(folder: Path, name: str, stem: str, labels: PhotoLabels, digest: str,
         mask=mask,
         overlay=overlay,
         mask_stamp=file_stamp(folder / mask) or "",
+        objects=None if labels.object_map is None else objects,
+        objects_stamp=None if labels.object_map is None else file_stamp(folder / objects),
         width=labels.photo.width,
         height=labels.photo.height,
         **figures_of(labels),
     )
 
 
-def _labelled(
-    folder: Path, label: Label, class_names: Sequence[str], stem: str, read: Callable[[], bytes]
-) -> LabelledPhoto:
-    """A label with its mask from the disk."""
+def _labelled(photos: Photos, index: int, label: Label, folder: Path, class_names: Sequence[str]) -> LabelledPhoto:
+    """A label with its masks from the disk."""
     return LabelledPhoto(
         file_name=shown(label.photo),
         mask=_map(folder / label.mask, len(class_names)),
         figures=[label.classes[name] for name in class_names],
-        stem=stem,
-        read=read,
+        objects=label.found,
+        object_map=None if label.objects is None else _map(folder / label.objects, 2**16 - 1),
+        stem=label.stem,
+        read=lambda: photos.read(index),
+        overlay=(folder / label.overlay).read_bytes,
+        path=photos.path(index),
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -38,7 +39,8 @@ class LabelledPhoto:
         objects, object_map: of `PhotoLabels`.
         stem: path, without a suffix, that results of this photo are named by; None where it is the photo's own.
         read: gives the photo's encoded file.
-        overlay: gives a small picture of the photo with its masks, encoded.
+        overlay: gives a picture of the photo with its masks, encoded.
+        path: of the photo, where it is a file of its own.
     """
 
     file_name: str
@@ -49,6 +51,8 @@ class LabelledPhoto:
     object_map: np.ndarray | None = None
     stem: str | None = None
     read: Callable[[], bytes] | None = field(default=None, repr=False)
+    overlay: Callable[[], bytes] | None = field(default=None, repr=False)
+    path: Path | None = None
 
     def regions(self) -> Iterator[Region]:
         """Its annotations, one mask in memory at a time."""

@@ -1,5 +1,6 @@
 """What a labelled photo is: whose pixels are whose, the objects, and how far each can be believed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -75,16 +76,21 @@ class PhotoLabels:
 
     @property
     def overall(self) -> Figures:
-        """Of the whole photo: the area and the mean score of all classes' masks, the least IoU to expect of those that
-        are not empty, the largest presence; emptied where every class was."""
-        found = [entry for entry in self.figures if entry.area_percent > 0]
-        area = sum(entry.area_percent for entry in found)
-        expected = [entry.expected_iou for entry in found or self.figures if entry.expected_iou is not None]
-        presences = [entry.presence for entry in self.figures if entry.presence is not None]
-        return Figures(
-            area_percent=area,
-            score=sum(entry.score * entry.area_percent for entry in found) / area if found else 0.0,
-            expected_iou=min(expected, default=None),
-            presence=max(presences, default=None),
-            is_emptied=bool(self.figures) and all(entry.is_emptied for entry in self.figures),
-        )
+        """Of the whole photo, see `overall`."""
+        return overall(self.figures)
+
+
+def overall(figures: Sequence[Figures]) -> Figures:
+    """One set of figures of several classes': the area and the mean score of all masks, the least IoU to expect of
+    those that are not empty, the largest presence; emptied where every class was."""
+    found = [entry for entry in figures if entry.area_percent > 0]
+    area = sum(entry.area_percent for entry in found)
+    expected = [entry.expected_iou for entry in found or figures if entry.expected_iou is not None]
+    presences = [entry.presence for entry in figures if entry.presence is not None]
+    return Figures(
+        area_percent=area,
+        score=sum(entry.score * entry.area_percent for entry in found) / area if found else 0.0,
+        expected_iou=min(expected, default=None),
+        presence=max(presences, default=None),
+        is_emptied=bool(figures) and all(entry.is_emptied for entry in figures),
+    )

@@ -48,6 +48,9 @@ class Photos(Protocol):
     def stamp(self, index: int) -> str | None:
         """What changes with a photo's content, and is quicker to know than that; None where there is no such thing."""
 
+    def path(self, index: int) -> Path | None:
+        """Where a photo is, if it is a file of its own."""
+
 
 class NoPhotosError(InputError):
     """A folder or archive that holds no photo."""
@@ -133,6 +136,10 @@ class FolderPhotos:
         archive, place = self._places[index]
         return file_stamp(self._folder / self.names[index]) if archive is None else archive.stamp(place)
 
+    def path(self, index: int) -> Path | None:
+        """The file."""
+        return self._folder / self.names[index] if self._places[index][0] is None else None
+
 
 @dataclass(frozen=True)
 class _Member:
@@ -177,6 +184,9 @@ class ArchivePhotos:
     def stamp(self, index: int) -> str | None:
         """What the archive says of the file, and the archive's own size and time of change."""
         return f"{file_stamp(self._file)} {self._chosen[index].stamp}"
+
+    def path(self, index: int) -> Path | None:
+        """None: it is in the archive."""
 
     def _sniffed(self, member: _Member) -> bool:
         with self._explained(), member.open() as content:
@@ -267,6 +277,9 @@ class DatasetPhotos:
     def stamp(self, index: int) -> str | None:
         """What `datasets` knows the data set's content by."""
         return self._fingerprint
+
+    def path(self, index: int) -> Path | None:
+        """None: it is in the data set."""
 
 
 def open_photos(name: str, split: str, column: str, exclude: Collection[Path] = ()) -> Photos:

@@ -60,6 +60,11 @@ class Label:
     found: list[ObjectFigures] | None = None
     number: int = 0
 
+    @property
+    def stem(self) -> str:
+        """What the photo's files are named by."""
+        return self.mask.removeprefix("masks/").removesuffix(".png")
+
 
 _LABEL = TypeAdapter(Label)
 

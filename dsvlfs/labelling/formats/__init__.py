@@ -13,7 +13,13 @@ ALWAYS = ("coco", "huggingface")
 
 FORMATS = {
     "coco": "coco",
+    "coco-polygons": "coco_polygons",
+    "cvat": "cvat",
     "huggingface": "huggingface",
+    "index-png": "index_png",
+    "label-studio": "label_studio",
+    "labelme": "labelme",
+    "yolo": "yolo",
 }
 """The module of each format's name."""
 
