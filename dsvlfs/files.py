@@ -11,7 +11,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 Schema = TypeVar("Schema")
 
@@ -156,6 +156,15 @@ def _parsed(text: str) -> Any:
     return from_json(text, allow_inf_nan=False)
 
 
+def check_fields(entry: object, fields: Collection[str], where: str) -> None:
+    """Raises InputError where `entry`, which is found at `where`, is no JSON object or lacks a field."""
+    if not isinstance(entry, dict):
+        raise InputError(f"{where} is not a JSON object; give one ({{...}}).")
+    for field in fields:
+        if field not in entry:
+            raise InputError(f"{where} lacks the field '{field}'; add it.")
+
+
 def checked(value: object, schema: Any, where: str) -> Any:
     """A value as its schema reads it, without turning one type into another.
 
@@ -167,6 +176,9 @@ def checked(value: object, schema: Any, where: str) -> Any:
     Raises:
         InputError: it is not of the schema.
     """
+    if isinstance(schema, Collection):
+        check_fields(value, schema, where)
+        return value
     from pydantic import ValidationError
 
     try:

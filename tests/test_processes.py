@@ -21,8 +21,9 @@ ROOT = Path(__file__).parent.parent
 EVALUATE = """
 import os, sys, time
 from test_evaluation import ContrastSegmenter
-from dsvlfs import cli, processes
+from dsvlfs import cli
 from dsvlfs.errors import InputError
+from dsvlfs.measuring import result_table
 
 rank, scenario, root, out = int(os.environ["RANK"]), *sys.argv[1:]
 
@@ -35,7 +36,7 @@ def leaving_late(table):
     time.sleep(3)  # the second process has long been done
     return "done"
 
-cli.running.load_model, cli.evaluate._table = load, leaving_late
+cli.running.load_model, result_table.result_table = load, leaving_late
 sys.exit(cli.main(["evaluate", "--set", "folder", "--root", root, "--seeds", "1", "--limit", "4", "--out", out]))
 """
 

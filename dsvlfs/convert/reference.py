@@ -9,6 +9,7 @@ with it: the config's `photo_markers`.
 import copy
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,7 +56,8 @@ def import_reference(file: Path, folder: Path, config: DSVLFSConfig | None = Non
         model = DSVLFSModel(config, load_bases=False)
     wanted = model.trained_state_dict()
     rows = wanted[f"{_LANGUAGE}lm_head.modules_to_save.default.weight"].shape[0]
-    state = convert(source, rows, tokenizer.convert_tokens_to_ids(MARKERS))
+    markers: Any = tokenizer.convert_tokens_to_ids(MARKERS)  # a list of a list
+    state = convert(source, rows, markers)
     # The authors' decoder always has both prompts.
     state["mask_decoder.no_semantic_prompt"] = torch.zeros(config.prompt_dim)
     wrong = sorted(wanted.keys() ^ state.keys()) or sorted(n for n in wanted if wanted[n].shape != state[n].shape)

@@ -101,9 +101,16 @@ def load_coco(root: Path, split: str) -> Dataset:
     return Dataset.from_list(rows, features=FEATURES)
 
 
-def load_label_maps(root: Path) -> Dataset:
+LABEL_IGNORE = 255
+
+
+def load_label_maps(root: Path, *, smallest_share: float = 0.01) -> Dataset:
     """Dense labels: `root/images/STEM.*`, `root/labels/STEM.png` of class indices and `root/classes.json` (index to
-    name). A row is a photo and a class that covers at least 1 % of it.
+    name). A row is a photo, by the folder's name and its own, and a class in it; pixels labelled 255 do not count.
+
+    Args:
+        root: the folder.
+        smallest_share: of the photo that a class covers to have a row.
 
     Raises:
         InputError: the folder is not laid out so.
@@ -116,15 +123,17 @@ def load_label_maps(root: Path) -> Dataset:
     rows = []
     for file in sorted((root / "images").iterdir()):
         labels = np.array(open_image(root / "labels" / f"{file.stem}.png", "label map"))
+        unlabelled = labels == LABEL_IGNORE
+        ignore = as_png(unlabelled) if unlabelled.any() else None
         for index, name in classes.items():
             mask = labels == int(index)
-            if mask.mean() >= 0.01:
+            if mask.mean() >= smallest_share:
                 rows.append(
                     {
-                        "photo_id": file.stem,
+                        "photo_id": f"{root.name}/{file.stem}",
                         "image": str(file),
                         "mask": as_png(mask),
-                        "ignore": None,
+                        "ignore": ignore,
                         "class_name": name,
                         "class_names": [name],
                         "definition": "",

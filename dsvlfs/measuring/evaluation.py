@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from cachetools import LRUCache
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
@@ -15,7 +16,6 @@ from ..descriptions.bank import bank_description
 from ..errors import InputError
 from ..inference.results import Segmentation
 from ..parts.aggregation import Aggregation
-from ..parts.recent import Recent
 from ..processes import failing_together, gather, join_processes
 from .metrics import EpisodeCounts, SegmentationMetrics, count_episode, known_mean, predicted_tile
 
@@ -47,14 +47,15 @@ class SupportCache:
 
     def __init__(self, encode: Callable[[Sequence[Example]], Any]) -> None:
         self._encode = encode
-        self._supports: Recent[Any] = Recent(_SUPPORTS_KEPT)
+        self._supports: LRUCache[str, Any] = LRUCache(_SUPPORTS_KEPT)
 
     def __call__(self, episode: Episode) -> Any:
         """The episode's support."""
-        encoded = [
-            self._supports.get(support_id, lambda example=example: self._encode([example]))
-            for support_id, example in zip(episode.support_ids, episode.support, strict=True)
-        ]
+        encoded = []
+        for support_id, example in zip(episode.support_ids, episode.support, strict=True):
+            if support_id not in self._supports:
+                self._supports[support_id] = self._encode([example])
+            encoded.append(self._supports[support_id])
         return type(encoded[0]).join(encoded) if len(encoded) > 1 else encoded[0]
 
 
@@ -129,16 +130,16 @@ def _result(outcomes: Sequence[_Outcome], *, describe: bool, trained_classes: Co
     def over_seeds(measure: Callable[[SegmentationMetrics], float]) -> float:
         return 100 * known_mean(measure(metrics) for metrics in by_seed)
 
+    def of_class(name: str) -> float:
+        return over_seeds(lambda m: m.iou_by_class().get(name, float("nan")))
+
     def of_classes(names: Collection[str]) -> dict[str, Any]:
         return {"classes": sorted(names), "miou": over_seeds(lambda m: m.miou(names)) if names else None}
 
     result = {
         "miou": over_seeds(SegmentationMetrics.miou),
         "fb_iou": over_seeds(SegmentationMetrics.fb_iou),
-        "iou": {
-            name: over_seeds(lambda m, name=name: m.iou_by_class().get(name, float("nan")))
-            for name in pooled.iou_by_class()
-        },
+        "iou": {name: of_class(name) for name in pooled.iou_by_class()},
         "boundary_iou": over_seeds(SegmentationMetrics.boundary_iou),
         "miou_interval_95": [100 * end for end in pooled.bootstrap_interval()],
         "episodes": len(outcomes),

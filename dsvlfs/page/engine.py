@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
+from cachetools import LRUCache, cached
 from PIL import Image
 
 import dsvlfs
@@ -25,7 +27,6 @@ from ..descriptions.writers import CheckpointWriter
 from ..inference.pictures import heat_map, overlay
 from ..inference.results import Prediction, Segmentation
 from ..labelling.coco_writing import LabelledPhoto, coco_document
-from ..parts.recent import Recent
 from .supports import SupportPair
 from .uploads import MAX_QUERIES, MAX_SUPPORTS, decode_preview, encode_preview, read_photo
 
@@ -35,9 +36,9 @@ if TYPE_CHECKING:
 Report = Callable[[float, str], None]
 
 
-SUPPORTS: Recent[Support] = Recent(64)
-QUERIES: Recent[Query] = Recent(MAX_QUERIES)  # some 5 MiB each
-DESCRIPTIONS: Recent[str] = Recent(256)
+SUPPORTS: LRUCache[str, Support] = LRUCache(64)
+QUERIES: LRUCache[str, Query] = LRUCache(MAX_QUERIES)  # some 5 MiB each
+DESCRIPTIONS: LRUCache[str, str] = LRUCache(256)
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,12 @@ def describe(class_name: str) -> str:
     name = " ".join(class_name.split())
     if not name:
         raise InputError("Name the class first, such as “penguin”.")
-    return bank_description(name) or DESCRIPTIONS.get(name, lambda: CheckpointWriter(load_model()).write(name))
+    return bank_description(name) or _written(name)
+
+
+@cached(DESCRIPTIONS, key=str, lock=Lock())
+def _written(name: str) -> str:
+    return CheckpointWriter(load_model()).write(name)
 
 
 def digest(*arrays: np.ndarray | Image.Image) -> str:
@@ -97,9 +103,18 @@ def digest(*arrays: np.ndarray | Image.Image) -> str:
 
 def encode_supports(pairs: Sequence[SupportPair]) -> Support:
     """Encodes each pair, or remembers it."""
-    model = load_model()
-    shots = [SUPPORTS.get(digest(*pair), lambda pair=pair: model.encode_support([pair])) for pair in pairs]
+    shots = [_encode_shot(*pair) for pair in pairs]
     return type(shots[0]).join(shots)
+
+
+@cached(SUPPORTS, key=digest, lock=Lock())
+def _encode_shot(photo: Image.Image, mask: np.ndarray) -> Support:
+    return load_model().encode_support([(photo, mask)])
+
+
+@cached(QUERIES, key=digest, lock=Lock())
+def _encode_query(photo: Image.Image) -> Query:
+    return load_model().encode_query(photo)
 
 
 def predict(
@@ -141,7 +156,7 @@ def predict(
     for number, (file, name, title) in enumerate(zip(query_files, names, titles), 1):
         report(number / steps, f"Looking at the {title}")
         photo = read_photo(file, title)
-        encoded = QUERIES.get(digest(photo), lambda photo=photo: load_model().encode_query(photo))
+        encoded = _encode_query(photo)
         predictions = load_model().predict(
             encoded, class_name, support=support, description=class_description.strip() or None, modes=modes
         )

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 
 CACHED = """
 scenes: {mosaic: 3, photo: 2, cutouts: 2, single: 2}
-scene_supports: 2
+class_supports: 2
 steps: 6
 text_only_steps: 3
 batch_size: 4
