@@ -13,7 +13,7 @@ from transformers import AutoProcessor, AutoTokenizer, BatchFeature, PreTrainedT
 
 from .configuration import IMAGE_TOKEN, SEMANTIC_TOKEN, DSVLFSConfig
 from .errors import InputError
-from .hub.bases import resolve_base
+from .hub.bases import load_tokenizer
 from .hub.checkpoint_files import checkpoint_folder, read_config
 from .hub.options import override, sort_options
 from .hub.saving import PROCESSOR_FILE
@@ -55,8 +55,7 @@ class DSVLFSProcessor(ProcessorMixin):
         Raises:
             BaseNotAvailableError: the base cannot be had.
         """
-        base = resolve_base(config.vlm_base or config.language_base, **hub_options)
-        return cls(config, AutoTokenizer.from_pretrained(base))
+        return cls(config, load_tokenizer(config.vlm_base or config.language_base, **hub_options))
 
     @classmethod
     def from_pretrained(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from ..errors import InputError
 from ..files import write_json
@@ -100,6 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..data.protocol import protocol_episodes
     from ..measuring.evaluation import evaluate
     from ..measuring.prototype import PrototypeSegmenter
+    from ..measuring.result_table import result_table
     from ..processes import join_processes
 
     if arguments.out.is_dir():
@@ -132,30 +132,5 @@ def run(arguments: argparse.Namespace) -> int:
         content = results[arguments.mode[0]] if len(results) == 1 else {"modes": results}
         write_json(arguments.out, {**content, "arguments": given})
         for mode, result in results.items():
-            print(*([f"{mode}:"] if len(results) > 1 else []), _table(result), sep="\n")
+            print(*([f"{mode}:"] if len(results) > 1 else []), result_table(result), sep="\n")
     return 0
-
-
-def _table(result: dict[str, Any]) -> str:
-    low, high = result["miou_interval_95"]
-    rows = [
-        *result["iou"].items(),
-        ("mIoU", result["miou"]),
-        ("FB-IoU", result["fb_iou"]),
-        ("boundary IoU", result["boundary_iou"]),
-    ]
-    for key, title in (("shared_classes", "mIoU, trained classes"), ("new_classes", "mIoU, new classes")):
-        if result.get(key, {}).get("classes"):
-            rows.append((f"{title} ({len(result[key]['classes'])})", result[key]["miou"]))
-    for key, title in (("base_false_positive_rate", "base classes covered"), ("right_tile", "right tile")):
-        if result.get(key) is not None:
-            rows.append((title, result[key]))
-    width = max(len(name) for name, _ in rows)
-    lines = [f"{name:<{width}}  {percent:5.1f} %" for name, percent in rows]
-    if "miou_by_seed" in result:
-        lines.append(f"{len(result['miou_by_seed'])} seeds, mIoU's standard deviation {result['miou_std']:.2f}")
-    lines.append(
-        f"{result['episodes']} episodes, mIoU's 95 % interval {low:.1f} to {high:.1f}, "
-        f"{result['seconds_per_query']:.2f} s a query"
-    )
-    return "\n".join(lines)

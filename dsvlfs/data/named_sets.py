@@ -59,7 +59,7 @@ def load_named_set(name: str, root: Path, *, split: Split, fold: int | None) -> 
 
     Args:
         name: "pascal-5i", "coco-20i", "fss-1000", "lvis-92i" or "folder".
-        root: its folder; each set's layout is in its error message and in the README.
+        root: its folder; each set's layout is in its error message and in docs/measure.md.
         split: "train" gives the rows of the classes that the fold trains on, "test" those of its test classes.
         fold: from 0 on; None takes every class. FSS-1000 has none.
 
@@ -142,7 +142,7 @@ def _test_classes(name: str, root: Path, fold: int | None) -> set[int] | None:
     data_set = named_set(name)
     if fold is None:
         return None
-    if fold not in range(data_set.folds):
+    if data_set.test_classes is None or fold not in range(data_set.folds):
         which = f"give 0 to {data_set.folds - 1}" if data_set.folds else "it has none, leave it out"
         raise InputError(f"{name} has no fold {fold}; {which}.")
     return data_set.test_classes(root, fold)

@@ -63,9 +63,8 @@ class CheckpointWriter:
         start = f"{a_thing[0].upper()}{a_thing[1:]} has"  # a small model must be shown how to begin
         text = QUESTION.format(a_thing=a_thing)
         if processor.tokenizer.chat_template:
-            text = processor.tokenizer.apply_chat_template(
-                [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
-            )
+            asked = [{"role": "user", "content": text}]
+            text = str(processor.tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True))
         with encoder.vlm.disable_adapter():
             written = _generate(encoder.llava, processor.tokenizer, text + start, self.max_tokens)
         return _whole_sentence(start + written)

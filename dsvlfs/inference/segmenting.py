@@ -79,7 +79,7 @@ def predict(
     texts = _texts(model, class_name, description)
     query = image if isinstance(image, Query) else encode_queries(model, [image])[0]
     features = query.features
-    by_support = Asked(image_embedding(model, features))
+    by_support = Asked(features, image_embedding(model, features))
     size = by_support.embedding.shape[-1]
     by_name, shots = by_support, None
     if any(mode != "visual" for mode in modes):
@@ -87,7 +87,7 @@ def predict(
             weight * model.semantic_encoder.prompt(features["tokens"], question) for weight, question in texts
         )
         grounded = ground(model, features, semantic, size) if model.grounding is not None else None
-        by_name = Asked(by_support.embedding, semantic, grounded)
+        by_name = Asked(features, by_support.embedding, semantic, grounded)
     if support is not None and any(mode != "semantic" for mode in modes):
         shots = compare(model, features, support, size)
     predictions = {}

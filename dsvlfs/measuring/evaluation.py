@@ -6,16 +6,15 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader, Dataset
+from cachetools import LRUCache
+from torch.utils.data import Subset
 from tqdm import tqdm
 
 from ..data.episodes import Episode, Example, is_shared
+from ..data.loading import load_ahead
 from ..descriptions.bank import bank_description
-from ..errors import InputError
 from ..inference.results import Segmentation
 from ..parts.aggregation import Aggregation
-from ..parts.recent import Recent
 from ..processes import failing_together, gather, join_processes
 from .metrics import EpisodeCounts, SegmentationMetrics, count_episode, known_mean, predicted_tile
 
@@ -47,14 +46,15 @@ class SupportCache:
 
     def __init__(self, encode: Callable[[Sequence[Example]], Any]) -> None:
         self._encode = encode
-        self._supports: Recent[Any] = Recent(_SUPPORTS_KEPT)
+        self._supports: LRUCache[str, Any] = LRUCache(_SUPPORTS_KEPT)
 
     def __call__(self, episode: Episode) -> Any:
         """The episode's support."""
-        encoded = [
-            self._supports.get(support_id, lambda example=example: self._encode([example]))
-            for support_id, example in zip(episode.support_ids, episode.support, strict=True)
-        ]
+        encoded = []
+        for support_id, example in zip(episode.support_ids, episode.support, strict=True):
+            if support_id not in self._supports:
+                self._supports[support_id] = self._encode([example])
+            encoded.append(self._supports[support_id])
         return type(encoded[0]).join(encoded) if len(encoded) > 1 else encoded[0]
 
 
@@ -129,16 +129,16 @@ def _result(outcomes: Sequence[_Outcome], *, describe: bool, trained_classes: Co
     def over_seeds(measure: Callable[[SegmentationMetrics], float]) -> float:
         return 100 * known_mean(measure(metrics) for metrics in by_seed)
 
+    def of_class(name: str) -> float:
+        return over_seeds(lambda m: m.iou_by_class().get(name, float("nan")))
+
     def of_classes(names: Collection[str]) -> dict[str, Any]:
         return {"classes": sorted(names), "miou": over_seeds(lambda m: m.miou(names)) if names else None}
 
     result = {
         "miou": over_seeds(SegmentationMetrics.miou),
         "fb_iou": over_seeds(SegmentationMetrics.fb_iou),
-        "iou": {
-            name: over_seeds(lambda m, name=name: m.iou_by_class().get(name, float("nan")))
-            for name in pooled.iou_by_class()
-        },
+        "iou": {name: of_class(name) for name in pooled.iou_by_class()},
         "boundary_iou": over_seeds(SegmentationMetrics.boundary_iou),
         "miou_interval_95": [100 * end for end in pooled.bootstrap_interval()],
         "episodes": len(outcomes),
@@ -176,21 +176,13 @@ def _run(
     # Those of one query follow each other, wherever the file has them.
     query_id = getattr(episodes, "query_id", str)
     order = sorted(range(len(indices)), key=lambda place: (query_id(indices[place]), place))
-    # A generator of its own: the loader draws a number when it starts, which would shift a training run's.
-    loader = DataLoader(
-        _Loading(episodes, [indices[place] for place in order]),
-        batch_size=None,
-        num_workers=workers,
-        generator=torch.Generator(),
-    )
+    loader = load_ahead(Subset(episodes, [indices[place] for place in order]), workers=workers, batch_size=None)
     encode_support = SupportCache(segmenter.encode_support)
     options: dict[str, Any] = {} if aggregation is None else {"aggregation": aggregation}
     outcomes: dict[int, dict[str, _Outcome]] = {}
     latest: str | None = None
     query, encoding = None, 0.0
     for place, episode in zip(order, tqdm(loader, unit="episode", total=len(order), disable=not show_progress)):
-        if isinstance(episode, InputError):
-            raise episode
         if latest != (latest := query_id(indices[place])):
             start = time.perf_counter()
             query = segmenter.encode_query(episode.query)
@@ -223,19 +215,3 @@ def _outcome(episode: Episode, prediction: np.ndarray, seconds: float, *, descri
         right_tile=right_tile,
         described=described,
     )
-
-
-class _Loading(Dataset):
-    """Chosen episodes; one that cannot be read is its error, which a worker's raising would wrap in a traceback."""
-
-    def __init__(self, episodes: Sequence[Episode], indices: Sequence[int]) -> None:
-        self._episodes, self._indices = episodes, indices
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, number: int) -> Episode | InputError:
-        try:
-            return self._episodes[self._indices[number]]
-        except InputError as error:
-            return error

@@ -13,9 +13,11 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
+from cachetools import LRUCache, cached
 from PIL import Image
 
 import dsvlfs
@@ -25,8 +27,8 @@ from ..descriptions.bank import bank_description
 from ..descriptions.writers import CheckpointWriter
 from ..inference.pictures import heat_map, overlay
 from ..inference.results import Prediction, Segmentation
-from ..labelling.coco_writing import LabelledPhoto, coco_document
-from ..parts.recent import Recent
+from ..labelling.formats.coco import coco_document
+from ..labelling.labelled import LabelledPhoto
 from .supports import SupportPair
 from .uploads import (
     MAX_QUERIES,
@@ -47,9 +49,9 @@ Report = Callable[[float, str], None]
 Turn = Callable[[], AbstractContextManager[None]]
 """A turn for a piece of work, of which one is done at a time (`Visit.turn`)."""
 
-SUPPORTS: Recent[Support] = Recent(64)
-QUERIES: Recent[Query] = Recent(MAX_QUERIES)  # some 5 MiB each
-DESCRIPTIONS: Recent[str] = Recent(256)
+SUPPORTS: LRUCache[str, Support] = LRUCache(64)
+QUERIES: LRUCache[str, Query] = LRUCache(MAX_QUERIES)  # some 5 MiB each
+DESCRIPTIONS: LRUCache[str, str] = LRUCache(256)
 
 
 @dataclass(frozen=True)
@@ -101,10 +103,11 @@ def describe(class_name: str, turn: Turn = nullcontext) -> str:
     name = " ".join(class_name.split())
     if not name:
         raise InputError("Name the class first, such as “penguin”.")
-    return bank_description(name) or DESCRIPTIONS.get(name, lambda: _write_description(name, turn))
+    return bank_description(name) or _written(name, turn)
 
 
-def _write_description(name: str, turn: Turn) -> str:
+@cached(DESCRIPTIONS, key=lambda name, _: name, lock=Lock())
+def _written(name: str, turn: Turn) -> str:
     with turn():
         return CheckpointWriter(load_model()).write(name)
 
@@ -120,11 +123,21 @@ def digest(*arrays: np.ndarray | Image.Image) -> str:
 
 def encode_supports(pairs: Sequence[SupportPair], turn: Turn = nullcontext) -> Support:
     """Encodes each pair, or remembers it."""
-    model, shots = load_model(), []
+    shots = []
     for pair in pairs:
         with turn():
-            shots.append(SUPPORTS.get(digest(*pair), lambda pair=pair: model.encode_support([pair])))
+            shots.append(_encode_shot(*pair))
     return type(shots[0]).join(shots)
+
+
+@cached(SUPPORTS, key=digest, lock=Lock())
+def _encode_shot(photo: Image.Image, mask: np.ndarray) -> Support:
+    return load_model().encode_support([(photo, mask)])
+
+
+@cached(QUERIES, key=digest, lock=Lock())
+def _encode_query(photo: Image.Image) -> Query:
+    return load_model().encode_query(photo)
 
 
 def check_words(class_name: str, class_description: str) -> None:
@@ -183,7 +196,7 @@ def predict(
         with turn():
             if len(names) > 1:  # a dozen would be much to keep
                 photo = read_photo(file, kind, PREVIEW_SIDE)
-            encoded = QUERIES.get(digest(photo), lambda photo=photo: load_model().encode_query(photo))
+            encoded = _encode_query(photo)
             predictions = load_model().predict(
                 encoded, class_name, support=support, description=class_description.strip() or None, modes=modes
             )

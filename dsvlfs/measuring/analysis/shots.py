@@ -151,7 +151,7 @@ class _Query:
             semantic = model.semantic_encoder.prompt(features["tokens"], question)
             if model.grounding is not None:
                 grounded = model.ground(features, semantic, embedding.shape[-1])
-        self.asked = Asked(embedding, semantic, grounded)
+        self.asked = Asked(features, embedding, semantic, grounded)
         self.shots = model.compare(features, Support.join(supports), embedding.shape[-1])
         self.logits, _ = model.decode(self.asked, self.shots, "votes")
 
