@@ -27,9 +27,9 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from ..files import PHOTO_SUFFIXES, read_json, write_json
+from ..inference.checks import Mode
 from ..inference.photos import DECODING_ERRORS, Photo, load_photo
 from ..inference.pictures import contact_sheet, overlay
-from ..inference.segmenting import Mode
 from ..modeling import DSVLFSModel
 from ..parts.aggregation import Aggregation
 from ..processes import failing_together, gather, join_processes

@@ -16,6 +16,7 @@ from dsvlfs.cli.arguments import AGGREGATIONS, MODES, SETS
 from dsvlfs.data.named_sets import NAMED_SETS
 from dsvlfs.descriptions.bank import bank_description
 from dsvlfs.errors import InputError
+from dsvlfs.inference import checks
 from dsvlfs.parts import aggregation
 
 
@@ -389,7 +390,7 @@ def test_the_package_runs_as_a_module():
 
 
 def test_modes_are_the_models():
-    assert MODES == modeling.MODES
+    assert MODES == checks.MODES
 
 
 def test_aggregations_are_the_models():
