@@ -103,6 +103,10 @@ def read_json(file: Path) -> dict[str, Any]: ...
 
 
 @overload
+def read_json(file: Path, schema: Collection[str]) -> dict[str, Any]: ...
+
+
+@overload
 def read_json(file: Path, schema: type[Schema]) -> Schema: ...
 
 

@@ -24,6 +24,8 @@ from .inference.photos import Photo, context_box, load_mask, load_photo
 from .inference.results import Prediction
 from .parts.semantic_encoder import Question
 
+MAX_NAME_TOKENS, MAX_DESCRIPTION_TOKENS = 150, 600  # a character can be several, and each costs the model time
+
 
 class DSVLFSProcessor(ProcessorMixin):
     """Turns a user's photos, masks and names into what `DSVLFSModel` takes, and its logits into masks.
@@ -166,8 +168,8 @@ class DSVLFSProcessor(ProcessorMixin):
             photo_tokens = self.config.vlm_config["image_seq_length"]
         questions = []
         for class_name, description in names:
-            class_name = self._without_tokens(class_name_of(class_name), "class name")
-            description = self._without_tokens(description_of(description), "description")
+            class_name = self._plain_text(class_name_of(class_name), "class name", MAX_NAME_TOKENS)
+            description = self._plain_text(description_of(description), "description", MAX_DESCRIPTION_TOKENS)
             text = self.config.prompt_template.format(
                 image=IMAGE_TOKEN * photo_tokens, class_name=class_name, description=_as_sentence(description)
             )
@@ -204,11 +206,17 @@ class DSVLFSProcessor(ProcessorMixin):
             logits = logits[:, :height, :width]
         return logits.detach().float().cpu() + self.config.logit_offset
 
-    def _without_tokens(self, text: str, kind: str) -> str:
-        """A text that is known to be safe in a prompt."""
+    def _plain_text(self, text: str, kind: str, token_limit: int) -> str:
+        """A text on one line, once it is known to be safe in a prompt."""
         for token in self.tokenizer.all_special_tokens:
             if token in text:
                 raise InputError(f"The {kind} holds '{token}', a token reserved for the model; leave it out.")
+        tokens = len(self.tokenizer(text, add_special_tokens=False).input_ids)
+        if tokens > token_limit:
+            raise InputError(
+                f"The {kind} is {tokens:,} tokens long to the language model, which reads {token_limit:,} at most; "
+                "shorten it."
+            )
         return text
 
     def _view(self, image: Image.Image, image_size: int, vlm_size: int) -> View:
