@@ -72,7 +72,8 @@ def _plain_types(text: str, names: list[str]) -> str:
         written = written.replace("\\", "")
         return f"[`{written}`](#{written.lower()})" if written in names else f"`{written}`"
 
-    return re.sub(r"<code>(.*?)</code>", plain, text)
+    text = re.sub(r"<code>(.*?)</code>", plain, text)
+    return re.sub(r"\[(\*\*\w+\*\*)\]\(#[^)]*\)", r"\1", text)  # attributes have no heading either
 
 
 if __name__ == "__main__":

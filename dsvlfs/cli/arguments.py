@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import InputError
+
+if TYPE_CHECKING:
+    from ..labelling.supports import SupportPhoto
 
 MODES = ("both", "semantic", "visual")
 AGGREGATIONS = ("votes", "logits", "joint", "attention")
 SETS = ("pascal-5i", "coco-20i", "fss-1000", "lvis-92i", "folder")
 
 
-def add_request_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--class-name", required=True, metavar="NAME", help="what to find, such as 'red fox'")
+def add_request_arguments(parser: argparse.ArgumentParser, *, needs_class: bool = True) -> None:
+    """What to find, and how.
+
+    Args:
+        parser: to add to.
+        needs_class: whether there is no other way to say what to find.
+    """
+    parser.add_argument("--class-name", required=needs_class, metavar="NAME", help="what to find, such as 'red fox'")
     parser.add_argument("--description", metavar="TEXT", help="what the class looks like, in a sentence or a paragraph")
     parser.add_argument(
         "--support",
@@ -23,6 +35,36 @@ def add_request_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar=("IMAGE", "MASK"),
         help="an example photo with its mask (foreground is not zero); repeat for more shots",
+    )
+    parser.add_argument(
+        "--mask-value",
+        type=int,
+        metavar="N",
+        help="the class's number in the masks of --support, where they are index images that hold other classes too",
+    )
+    parser.add_argument(
+        "--box",
+        nargs=5,
+        action="append",
+        default=[],
+        metavar=("IMAGE", "LEFT", "TOP", "RIGHT", "BOTTOM"),
+        help="an example photo with a box around the object, in pixels, in a mask's place",
+    )
+    parser.add_argument(
+        "--point",
+        nargs=3,
+        action="append",
+        default=[],
+        metavar=("IMAGE", "X", "Y"),
+        help="an example photo with a point on the object, in pixels; repeat for more points or photos",
+    )
+    parser.add_argument(
+        "--annotation",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE.json",
+        help="the examples that a file of COCO's or labelme's has of the class",
     )
     parser.add_argument(
         "--mode", choices=MODES, help="prompts to use; default: both where there is a support, else semantic"
@@ -65,10 +107,49 @@ def add_model_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def mode_of(arguments: argparse.Namespace) -> str:
+def supports_of(arguments: argparse.Namespace) -> list[SupportPhoto]:
+    """The examples that the arguments give, checked as far as that goes without a model.
+
+    Raises:
+        InputError: one cannot be used.
+    """
+    from ..labelling.annotations import annotated_classes
+    from ..labelling.project import MOST_SUPPORTS
+    from ..labelling.supports import AtPoints, InBox, MaskFile, SupportPhoto
+
+    supports = [SupportPhoto(photo, MaskFile(mask, arguments.mask_value)) for photo, mask in arguments.support]
+    supports += [SupportPhoto(Path(photo), InBox(tuple(_pixels(corners)))) for photo, *corners in arguments.box]
+    points: dict[str, list[tuple[float, float]]] = {}
+    for photo, *place in arguments.point:
+        points.setdefault(photo, []).append(tuple(_pixels(place)))
+    supports += [SupportPhoto(Path(photo), AtPoints(tuple(places))) for photo, places in points.items()]
+    for file in arguments.annotation:
+        found = annotated_classes(file, MOST_SUPPORTS)
+        if arguments.class_name not in found:
+            names = ", ".join(list(found)[:10]) or "nothing"
+            raise InputError(f"{file} annotates no '{arguments.class_name}' but {names}; give one as --class-name.")
+        supports += found[arguments.class_name]
+    if arguments.mask_value is not None and not arguments.support:
+        raise InputError("--mask-value is of the masks of --support, and there is none; give --support IMAGE MASK.")
+    for support in supports:
+        support.check()
+    return supports
+
+
+def _pixels(values: Sequence[str]) -> list[float]:
+    try:
+        numbers = [float(value) for value in values]
+    except ValueError:
+        numbers = [math.nan]
+    if not all(map(math.isfinite, numbers)):
+        raise InputError(f"'{' '.join(values)}' is no place in a photo; give numbers of pixels.")
+    return numbers
+
+
+def mode_of(arguments: argparse.Namespace, supports: Sequence[object]) -> str:
     """The mode asked for, or the one that fits what is given."""
-    mode = arguments.mode or ("both" if arguments.support else "semantic")
-    if mode != "semantic" and not arguments.support:
+    mode = arguments.mode or ("both" if supports else "semantic")
+    if mode != "semantic" and not supports:
         raise InputError(f"Mode {mode} needs an example; give --support IMAGE MASK, or use --mode semantic.")
     return mode
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from ..labelling.formats import ALWAYS, FORMATS
 from . import running
-from .arguments import add_request_arguments, mode_of
+from .arguments import add_request_arguments, mode_of, supports_of
+
+if TYPE_CHECKING:
+    from ..labelling.project import ProjectClass
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -20,35 +25,57 @@ def add(commands: argparse._SubParsersAction) -> None:
         "'accelerate launch --multi_gpu -m dsvlfs label ...' or, without GPUs, 'torchrun --nproc_per_node N -m dsvlfs "
         "label ...'.",
     )
-    parser.set_defaults(run=running.in_all_processes(run))
-    add_request_arguments(parser)
+    advice = "what is labelled is kept: the same command goes on from there."
+    parser.set_defaults(run=running.stoppable(running.in_all_processes(run), advice))
+    add_request_arguments(parser, needs_class=False)
+    parser.add_argument(
+        "--project",
+        type=Path,
+        metavar="PATH",
+        help="several classes at once, in --class-name's place: a YAML file, a folder with classes/NAME/photos and "
+        "classes/NAME/masks, COCO's JSON, or a folder of labelme's",
+    )
     parser.add_argument(
         "--photos",
         required=True,
         metavar="FOLDER_OR_DATASET",
-        help="a folder of photos (its subfolders too), or a data set as datasets.load_dataset names it",
+        help="a folder of photos (its subfolders and archives too), an archive, or a data set as "
+        "datasets.load_dataset names it",
     )
     parser.add_argument("--split", default="train", help="of the data set (default: train)")
     parser.add_argument("--image-column", default="image", metavar="COLUMN", help="of the data set (default: image)")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the results")
+    parser.add_argument(
+        "--formats",
+        nargs="+",
+        default=[],
+        choices=FORMATS,
+        metavar="FORMAT",
+        help=f"write these too ({', '.join(name for name in FORMATS if name not in ALWAYS)})",
+    )
+    parser.add_argument(
+        "--push-to-hub",
+        metavar="USER/NAME",
+        help="send the data set to the Hugging Face hub, to a private repository",
+    )
+    parser.add_argument(
+        "--redo", nargs="+", default=[], metavar="NAME", help="label these photos again ('*' stands for any characters)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command and returns its exit status."""
-    from ..inference.photos import load_mask, load_photo
-    from ..labelling.label import Request, label_photos, open_photos
+    from ..labelling.label import Request, label_photos
+    from ..labelling.photos_source import open_photos
 
-    mode = mode_of(arguments)
     if arguments.out.resolve().is_relative_to(Path(arguments.photos).resolve()):
         raise InputError(f"The results in {arguments.out} would be taken for photos to label; give an --out elsewhere.")
-    for photo_file, mask_file in arguments.support:  # before the photos, of which there may be many
-        load_mask(mask_file, load_photo(photo_file).size)
-    photos = open_photos(arguments.photos, arguments.split, arguments.image_column)
+    classes = _classes(arguments)
+    files = [file for entry in classes for support in entry.supports for file in support.files]
+    photos = open_photos(arguments.photos, arguments.split, arguments.image_column, exclude=files)
     request = Request(
-        class_name=arguments.class_name,
-        examples=arguments.support,
-        description=arguments.description,
-        mode=mode,
+        classes=classes,
+        mode=arguments.mode,
         threshold=arguments.threshold,
         min_presence=arguments.min_presence,
         aggregation=arguments.aggregation,
@@ -56,7 +83,34 @@ def run(arguments: argparse.Namespace) -> int:
     )
     running.make_folder(arguments.out)
     running.quieten()
-    unreadable = label_photos(photos, request, arguments.out)
-    if unreadable == len(photos.names):
+    place = str(Path(arguments.photos).resolve()) if Path(arguments.photos).exists() else arguments.photos
+    summary = label_photos(photos, place, request, arguments.out, redo=arguments.redo, to=arguments.formats)
+    if running.is_first_process():
+        print(f"{summary}. Results in {arguments.out}.")
+        if arguments.push_to_hub:
+            from ..labelling.formats.huggingface import push_to_hub
+
+            print(push_to_hub(arguments.out, arguments.push_to_hub, private=True))
+    if len(summary.unreadable) == len(photos.names):
         return 2
-    return 1 if unreadable else 0
+    return 1 if summary.unreadable else 0
+
+
+def _classes(arguments: argparse.Namespace) -> list[ProjectClass]:
+    """What is to be labelled, checked before the photos, of which there may be many."""
+    from ..labelling.project import ProjectClass, read_project
+
+    if (arguments.project is None) == (arguments.class_name is None):
+        raise InputError("There is nothing to label, or it is said twice; give --class-name NAME or --project PATH.")
+    if arguments.project is None:
+        supports = supports_of(arguments)
+        mode_of(arguments, supports)
+        return [ProjectClass(arguments.class_name, supports, arguments.description)]
+    given = (arguments.support, arguments.box, arguments.point, arguments.annotation, arguments.description)
+    if any(given) or arguments.mask_value is not None:
+        raise InputError("A project has its own examples and descriptions; put them into it, or leave --project out.")
+    classes = read_project(arguments.project)
+    for entry in classes:
+        for support in entry.supports:
+            support.check()
+    return classes

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +27,36 @@ def in_all_processes(command: Callable[[argparse.Namespace], int]) -> Callable[[
             return command(arguments)
 
     return run
+
+
+def stoppable(command: Callable[[argparse.Namespace], int], advice: str) -> Callable[[argparse.Namespace], int]:
+    """A command that Ctrl-C and SIGTERM end with one line, and the status that shells expect: 130, 143.
+
+    Args:
+        command: takes the arguments and returns its exit status.
+        advice: how to go on.
+    """
+
+    def terminate(number: int, frame: object) -> None:
+        raise _Terminated
+
+    def run(arguments: argparse.Namespace) -> int:
+        is_main = threading.current_thread() is threading.main_thread()
+        before = signal.signal(signal.SIGTERM, terminate) if is_main else None
+        try:
+            return command(arguments)
+        except KeyboardInterrupt as stop:
+            complain(f"stopped; {advice}")
+            return 143 if isinstance(stop, _Terminated) else 130
+        finally:
+            if is_main:
+                signal.signal(signal.SIGTERM, before)
+
+    return run
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM."""
 
 
 def quieten() -> None:
@@ -52,6 +84,11 @@ def make_folder(folder: Path) -> None:
         raise InputError(f"The folder {folder} cannot be made ({error.strerror}); give another --out.") from error
 
 
-def complain(error: Exception) -> None:
-    if os.environ.get("RANK", "0") == "0":  # once, however many processes Accelerate launched
+def complain(error: Exception | str) -> None:
+    if is_first_process():
         print(f"dsvlfs: {error}", file=sys.stderr)
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that speaks: one, however many Accelerate launched."""
+    return os.environ.get("RANK", "0") == "0"

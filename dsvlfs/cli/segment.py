@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import InputError
-from ..files import PHOTO_SUFFIXES
 from . import running
-from .arguments import add_request_arguments, mode_of
+from .arguments import add_request_arguments, mode_of, supports_of
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -28,23 +27,23 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command and returns its exit status."""
-    from PIL import Image
     from tqdm import tqdm
 
-    from ..inference.photos import load_mask, load_photo
+    from ..files import write_image
+    from ..inference.photos import load_photo
     from ..inference.pictures import overlay
+    from ..labelling.colours import class_map_image
 
-    mode = mode_of(arguments)
+    supports = supports_of(arguments)
+    mode = mode_of(arguments, supports)
     queries = _find_queries(arguments.query)
-    _check_outputs(queries, arguments.out, inputs=[*queries, *(file for pair in arguments.support for file in pair)])
-    examples = []
-    for photo_file, mask_file in arguments.support:
-        photo = load_photo(photo_file)
-        examples.append((photo, load_mask(mask_file, photo.size)))
+    outputs = _outputs(queries, arguments.out)
+    _check_outputs(outputs, inputs=[*queries, *(file for support in supports for file in support.files)])
     running.make_folder(arguments.out)
 
     model = running.load_model(arguments.model)
-    support = model.encode_support(examples) if mode != "semantic" else None
+    examples = [support.load(model) for support in supports] if mode != "semantic" else []
+    support = model.encode_support(examples) if examples else None
     unreadable = 0
     for query in tqdm(queries, unit="photo", disable=len(queries) == 1):
         try:
@@ -54,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
                 running.complain(error)
             unreadable += 1
             continue
-        mask = model.segment(
+        found = model.segment(
             photo,
             arguments.class_name,
             support=support,
@@ -63,10 +62,16 @@ def run(arguments: argparse.Namespace) -> int:
             threshold=arguments.threshold,
             min_presence=arguments.min_presence,
             aggregation=arguments.aggregation,
-        ).mask
-        mask_file, overlay_file = _outputs(query, arguments.out)
-        Image.fromarray(mask.astype("uint8") * 255).save(mask_file)
-        overlay(photo, mask).save(overlay_file)
+        )
+        if getattr(found, "is_emptied", False):  # a model that has no calibration need not know
+            with tqdm.external_write_mode(file=sys.stderr):
+                running.complain(
+                    f"the mask of {query} is left empty, for its presence is {found.presence:.2f}; lower "
+                    "--min-presence to keep such masks."
+                )
+        mask_file, overlay_file = outputs[query]
+        write_image(mask_file, class_map_image(found.mask, 1))
+        write_image(overlay_file, overlay(photo, found.mask))
     if unreadable == len(queries):
         return 2
     return 1 if unreadable else 0
@@ -74,34 +79,43 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _find_queries(paths: Sequence[Path]) -> list[Path]:
     """The photos named, and those in the folders named, once each."""
+    from ..labelling.photos_source import find_photos
+
     queries: dict[Path, Path] = {}
     for path in paths:
         found = [path]
         if path.is_dir():
-            found = sorted(file for file in path.iterdir() if file.suffix.lower() in PHOTO_SUFFIXES)
+            found = find_photos(path, deep=False)
             if not found:
-                raise InputError(f"The folder {path} holds no photos ({', '.join(sorted(PHOTO_SUFFIXES))}).")
+                raise InputError(f"The folder {path} holds no photos; give one that does.")
         for file in found:
             queries.setdefault(file.resolve(), file)
     return list(queries.values())
 
 
-def _outputs(query: Path, out: Path) -> tuple[Path, Path]:
-    return out / f"{query.stem}_mask.png", out / f"{query.stem}_overlay.png"
+def _outputs(queries: Sequence[Path], out: Path) -> dict[Path, tuple[Path, Path]]:
+    """The mask and the overlay of each query, named like it."""
+    from ..labelling.names import plain_stem
 
-
-def _check_outputs(queries: Sequence[Path], out: Path, inputs: Sequence[Path]) -> None:
-    """Nobody's result and nobody's input is overwritten."""
-    protected = {file.resolve() for file in inputs}
-    queries_by_stem: dict[str, Path] = {}
+    by_stem: dict[str, Path] = {}
+    outputs = {}
     for query in queries:
+        stem = plain_stem(query.name)
         # Some file systems take 'Fox' and 'fox' for one name.
-        other = queries_by_stem.setdefault(query.stem.casefold(), query)
+        other = by_stem.setdefault(stem.casefold(), query)
         if other != query:
             raise InputError(
                 f"The results of {other} and {query} would have the same name; rename one, or run them apart with "
                 "different --out."
             )
-        for file in _outputs(query, out):
+        outputs[query] = out / f"{stem}_mask.png", out / f"{stem}_overlay.png"
+    return outputs
+
+
+def _check_outputs(outputs: Mapping[Path, tuple[Path, Path]], inputs: Sequence[Path]) -> None:
+    """Nobody's input is overwritten."""
+    protected = {file.resolve() for file in inputs}
+    for query, files in outputs.items():
+        for file in files:
             if file.resolve() in protected:
                 raise InputError(f"The results of {query} would overwrite {file}, an input; give another --out.")

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ..configuration import DSVLFSConfig
 from ..errors import InputError
-from ..hub.checkpoint_files import write_tensors
+from ..files import write_text
+from ..hub.checkpoint_files import CONFIG, TENSORS, write_tensors, written_whole
 from ..hub.model_card import new_card
 from ..modeling import DSVLFSModel
 from ..processing import DSVLFSProcessor
@@ -67,10 +68,10 @@ def import_reference(file: Path, folder: Path, config: DSVLFSConfig | None = Non
             f"{file} does not come from the authors' code ({len(wrong)} tensors do not fit, first {wrong[0]}); "
             "give the one file that zero_to_fp32.py wrote of a run with its own settings."
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    config.save_pretrained(folder)
-    (folder / "README.md").write_text(new_card(config), encoding="utf-8")
-    write_tensors(folder / "model.safetensors", state)
+    with written_whole(folder) as scratch:
+        write_text(scratch / CONFIG, config.to_json_string())
+        write_text(scratch / "README.md", new_card(config))
+        write_tensors(scratch / TENSORS, state)
 
 
 def convert(source: dict[str, Tensor], rows: int, markers: list[int]) -> dict[str, Tensor]:

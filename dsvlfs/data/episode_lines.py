@@ -1,12 +1,18 @@
 """The lines of a file of episodes: what they must hold, and which photos they name."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from ..errors import InputError
+from ..files import checked
+from .schemas import Name, PhotoId
 
 MOSAIC_LAYOUT = (2, 2)
 """Rows and columns of a mosaic's tiles."""
+_TILES = MOSAIC_LAYOUT[0] * MOSAIC_LAYOUT[1]
 
 
 def support_ids_of(entry: dict[str, Any]) -> tuple[str, ...]:
@@ -29,48 +35,39 @@ def photo_ids_of(entry: dict[str, Any]) -> list:
     return [entry["query"], *entry["support"], *entry.get("distractors", ())]
 
 
-def _is_id(value: object) -> bool:
-    return isinstance(value, (str, int)) and not isinstance(value, bool)
+class _Line(TypedDict):
+    class_name: Name
+    query: PhotoId
+    support: Annotated[list[PhotoId], Field(min_length=1)]
 
 
-def _are_ids(values: object) -> bool:
-    return isinstance(values, list) and all(map(_is_id, values))
+class _OfCoco(TypedDict):
+    category_id: PhotoId
 
 
-def check_entries(entries: list[dict[str, Any]], file: Path) -> None:
-    """Every line has the first one's kind and all of its fields, of the right types."""
-    fields = {"class_name", "query", "support"}
-    for kind in ({"category_id"}, {"position", "distractors"}, {"data_set", "fold", "seed"}):
-        fields |= kind if kind & entries[0].keys() else set()
-    tiles = MOSAIC_LAYOUT[0] * MOSAIC_LAYOUT[1]
+class _Mosaic(TypedDict):
+    position: Annotated[int, Field(ge=0, lt=_TILES)]
+    distractors: Annotated[list[PhotoId], Field(min_length=_TILES - 1, max_length=_TILES - 1)]
+
+
+class _OfSet(TypedDict):
+    data_set: Name
+    fold: int | None
+    seed: int
+
+
+def check_entries(entries: list[dict[str, Any]], file: Path) -> list[dict[str, Any]]:
+    """The lines with their fields alone: every one has the first one's kind and all of its fields, of the right types.
+
+    Raises:
+        InputError: one has not.
+    """
+    kinds = [_Line, *(kind for kind in (_OfCoco, _Mosaic, _OfSet) if kind.__annotations__.keys() & entries[0].keys())]
+    lines: list[dict[str, Any]] = []
     for number, entry in enumerate(entries, 1):
-        if not fields <= entry.keys():
-            raise InputError(f"Line {number} of {file} is no episode: it needs {', '.join(sorted(fields))}.")
-        if not isinstance(entry["class_name"], str) or not all(
-            _is_id(entry[field]) for field in fields & {"query", "category_id"}
-        ):
-            raise InputError(
-                f"Line {number} of {file} is no episode: class_name must be text, and an id text or a whole number."
-            )
-        if not entry["support"] or not _are_ids(entry["support"]):
-            raise InputError(f"Line {number} of {file} is no episode: support must be a list of one or more photo ids.")
-        if "data_set" in fields:
-            if not isinstance(entry["data_set"], str) or type(entry["seed"]) is not int:
-                raise InputError(
-                    f"Line {number} of {file} is no episode: data_set must be text, and seed a whole number."
-                )
-            if (entry["data_set"], entry["fold"]) != (entries[0]["data_set"], entries[0]["fold"]):
-                raise InputError(
-                    f"Line {number} of {file} is of another set or fold than the first; give each fold a file of its "
-                    "own."
-                )
-        if "position" in fields and (
-            not _are_ids(entry["distractors"])
-            or len(entry["distractors"]) != tiles - 1
-            or type(entry["position"]) is not int
-            or entry["position"] not in range(tiles)
-        ):
-            raise InputError(
-                f"Line {number} of {file} is no mosaic: it needs {tiles - 1} distractors and a position from 0 to "
-                f"{tiles - 1}."
-            )
+        where = f"Line {number} of {file}"
+        line = {name: value for kind in kinds for name, value in checked(entry, kind, where).items()}
+        if _OfSet in kinds and lines and (line["data_set"], line["fold"]) != (lines[0]["data_set"], lines[0]["fold"]):
+            raise InputError(f"{where} is of another set or fold than the first; give each fold a file of its own.")
+        lines.append(line)
+    return lines

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -10,7 +11,9 @@ from PIL import Image
 from ..errors import InputError
 from ..files import read_json_lines
 from ..inference.photos import load_mask, load_photo
-from .photos import read_coco, union_mask
+from .photos import read_coco
+from .run_lengths import union_mask
+from .schemas import MaskedPhoto
 
 Example = tuple[Image.Image, np.ndarray]
 """A photo, and its mask of a class, bool (height, width)."""
@@ -21,11 +24,11 @@ class PhotoFolder:
 
     def __init__(self, root: Path, photo_ids: set[str]) -> None:
         file = root / "metadata.jsonl"
-        entries = read_json_lines(file, ("image", "mask"))
+        entries = read_json_lines(file, MaskedPhoto)
         self._files = {Path(entry["image"]).stem: (root / entry["image"], root / entry["mask"]) for entry in entries}
         self.definitions = {e["name"]: e["definition"] for e in entries if "name" in e and e.get("definition")}
         self._classes = {
-            Path(e["image"]).stem: {name for key in ("synonyms", "hypernyms") for name in e.get(key, ())}
+            Path(e["image"]).stem: {name for key in ("synonyms", "hypernyms") for name in e.get(key) or ()}
             | ({e["name"]} if "name" in e else set())
             for e in entries
         }
@@ -38,7 +41,7 @@ class PhotoFolder:
     def example(self, photo_id: str, _: None) -> Example:
         image_file, mask_file = self._files[photo_id]
         photo = load_photo(image_file)
-        return photo, load_mask(mask_file, photo.size)
+        return photo, load_mask(mask_file, photo.size, may_fill=True)
 
     def classes(self, photo_id: str) -> set[str]:
         """Every name of what the photo is known to show."""
@@ -81,7 +84,7 @@ class CocoPhotos:
                 "the episodes that use it."
             )
         photo = load_photo(self._folder / entry["file_name"])
-        return photo, load_mask(union_mask(segmentations, entry["height"], entry["width"]), photo.size)
+        return photo, load_mask(self._mask(photo_id, segmentations), photo.size)
 
     def classes(self, photo_id: int) -> set[str]:
         """The name of every category in the photo."""
@@ -89,8 +92,12 @@ class CocoPhotos:
 
     def others(self, photo_id: int, category_id: int) -> np.ndarray:
         """Every instance of another category in the photo, bool (height, width)."""
-        entry = self._photos[photo_id]
         found = [self._segmentations[photo_id, other] for other in self._categories[photo_id] - {category_id}]
-        instances = [instance for part in found for instance in part]
-        height, width = entry["height"], entry["width"]
-        return union_mask(instances, height, width) if instances else np.zeros((height, width), dtype=bool)
+        return self._mask(photo_id, [instance for part in found for instance in part])
+
+    def _mask(self, photo_id: int, segmentations: list[Any]) -> np.ndarray:
+        entry = self._photos[photo_id]
+        try:
+            return union_mask(segmentations, entry["height"], entry["width"])
+        except InputError as error:
+            raise InputError(f"Photo {photo_id} of {self._folder.name}: {error}") from None

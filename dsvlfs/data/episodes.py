@@ -91,10 +91,7 @@ def load_episodes(
         InputError: the file or the root is not laid out so or lacks a photo; also, when an episode is read, its photo
             or mask cannot be used.
     """
-    entries = read_json_lines(file)[:limit]
-    if not entries:
-        raise InputError(f"{file} holds no episodes; give a file with one episode a line.")
-    check_entries(entries, file)
+    entries = check_entries(read_json_lines(file)[:limit], file)
     if "data_set" in entries[0]:
         return named_episodes(root, entries, trained_classes)
     photo_ids = {photo_id for entry in entries for photo_id in photo_ids_of(entry)}
@@ -264,7 +261,8 @@ def is_shared(names: Collection[str], trained_classes: Collection[str]) -> bool:
 
 def _decoded_mask(stored: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
     """A mask of a dataset's row, as stored: the path of an image, or the image."""
-    return load_mask(Image.open(io.BytesIO(stored["bytes"])) if stored["bytes"] else stored["path"], size)
+    source: Any = open_image(io.BytesIO(stored["bytes"]), "mask") if stored["bytes"] else stored["path"]
+    return load_mask(source, size, may_fill=True)
 
 
 def _decoded_ignore(stored: dict[str, Any], size: tuple[int, int]) -> np.ndarray:

@@ -11,7 +11,9 @@ TINT = (0, 145, 255)
 CONTOUR = (255, 255, 255)
 
 
-def overlay(image: Image.Image, mask: np.ndarray, opacity: float = 0.5) -> Image.Image:
+def overlay(
+    image: Image.Image, mask: np.ndarray, opacity: float = 0.5, tint: tuple[int, int, int] = TINT
+) -> Image.Image:
     """Tints the foreground and draws a thin line around it.
 
     Args:
@@ -19,6 +21,7 @@ def overlay(image: Image.Image, mask: np.ndarray, opacity: float = 0.5) -> Image
         mask: (height, width) of the photo; bool, or a probability in [0, 1], which tints in proportion and has its
             line at 0.5.
         opacity: of the tint, in [0, 1].
+        tint: its colour.
 
     Returns:
         An RGB image of the photo's size.
@@ -28,7 +31,7 @@ def overlay(image: Image.Image, mask: np.ndarray, opacity: float = 0.5) -> Image
     """
     _check_size(image, mask, "mask")
     strength = Image.fromarray(np.uint8(255 * opacity * np.clip(mask, 0, 1)))
-    tinted = Image.composite(Image.new("RGB", image.size, TINT), image.convert("RGB"), strength)
+    tinted = Image.composite(Image.new("RGB", image.size, tint), image.convert("RGB"), strength)
     foreground = Image.fromarray(np.uint8(255 * (mask >= 0.5)))
     # Dilation by a box; unlike MaxFilter's, its time does not grow with the width.
     radius = 1 + round(min(image.size) / 600)

@@ -1,120 +1,45 @@
-"""Labels a data set: a mask of one class for every photo of a folder or of a Hugging Face data set.
+"""Labels a data set: what classes are where in every photo of a folder, an archive or a Hugging Face data set.
 
-The output folder holds `masks/`, `overlays/`, and at the end `annotations.json` (COCO), `dataset/` (for
-`datasets.load_dataset`) and `contact_sheet.jpg`. `labels-N.jsonl` has a line for each photo that process N finished,
-written after its mask and overlay: what has a line is never done again, so a run that was stopped goes on where it was.
+The output folder holds `masks/`, `overlays/`, the record (`dsvlfs.labelling.record`), and at the end what the formats
+write of all labels, and a contact sheet. What has a line in the record is not done again, unless its photo has another
+content since, its mask is gone or damaged, or it is asked for.
 """
 
+import fnmatch
 import hashlib
-import json
-import os
 import sys
-import tempfile
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from accelerate import PartialState
-from datasets import Dataset, Features, Value, load_dataset
-from datasets import Image as ImageFeature
-from datasets.exceptions import DatasetNotFoundError
-from datasets.utils.logging import disable_progress_bar
 from PIL import Image
 from tqdm import tqdm
 
-from ..errors import InputError
-from ..files import PHOTO_SUFFIXES, read_json, write_json
+from ..errors import InputError, WriteError
+from ..files import write_image
 from ..inference.photos import DECODING_ERRORS, Photo, load_photo
-from ..inference.pictures import contact_sheet, overlay
 from ..inference.segmenting import Mode
 from ..modeling import DSVLFSModel
 from ..parts.aggregation import Aggregation
 from ..processes import failing_together, gather, join_processes
-from .coco_writing import LabelledPhoto, coco_document
+from . import formats
+from .colours import class_map_image, class_map_of
+from .labelled import LabelledPhoto, LabelledPhotos
+from .labeller import LabelClass, Labeller, Sample
+from .labels import PhotoLabels
+from .names import result_stems, shown
+from .photos_source import Photos, file_stamp
+from .project import ProjectClass
+from .record import Label, Record, figures_of
+from .review import draw_overlay, write_sheet
 
-SHEET_TILES = 48
-
-
-class Photos(Protocol):
-    """Photos to label; a name stays the same from run to run. `source` tells them from others of the same names."""
-
-    names: Sequence[str]
-    source: str
-
-    def read(self, index: int) -> bytes:
-        """The encoded file of a photo."""
-
-
-class FolderPhotos:
-    """The photos of a folder and its subfolders, named by their path in it.
-
-    Args:
-        folder: where they are.
-
-    Raises:
-        InputError: there is none, or two differ in their suffix alone.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.source = str(folder.resolve())
-        files = (file for file in folder.rglob("*") if file.suffix.lower() in PHOTO_SUFFIXES and file.is_file())
-        self.names = sorted(file.relative_to(folder).as_posix() for file in files)
-        if not self.names:
-            raise InputError(f"The folder {folder} holds no photos ({', '.join(sorted(PHOTO_SUFFIXES))}).")
-        by_stem: dict[str, str] = {}
-        for name in self.names:
-            # Some file systems take 'Fox' and 'fox' for one name.
-            other = by_stem.setdefault(Path(name).with_suffix("").as_posix().casefold(), name)
-            if other != name:
-                raise InputError(f"The masks of {other} and {name} would have the same name; rename one.")
-
-    def read(self, index: int) -> bytes:
-        """The encoded file of a photo."""
-        return (self._folder / self.names[index]).read_bytes()
-
-
-class DatasetPhotos:
-    """The photos of a Hugging Face data set, named by their number.
-
-    Args:
-        name: of the data set on the hub, or a local folder that `datasets.load_dataset` reads.
-        split: of the data set.
-        column: that holds the photos.
-
-    Raises:
-        InputError: there is no such data set, split or column.
-    """
-
-    def __init__(self, name: str, split: str, column: str) -> None:
-        try:
-            dataset = load_dataset(name, split=split)
-        except (DatasetNotFoundError, OSError, ValueError) as error:
-            raise InputError(
-                f"{name} is neither a folder of photos nor a data set with a split '{split}' "
-                f"({type(error).__name__}); check the name, or the network."
-            ) from error
-        if not isinstance(dataset.features.get(column), ImageFeature):
-            images = [key for key, feature in dataset.features.items() if isinstance(feature, ImageFeature)]
-            raise InputError(
-                f"The data set {name} has no images in a column '{column}'; give another one"
-                f" ({', '.join(images) or 'it has none'})."
-            )
-        self._images = dataset.select_columns([column]).cast_column(column, ImageFeature(decode=False))
-        self._column = column
-        self.source = f"{Path(name).resolve() if Path(name).is_dir() else name}, {split}, {column}"
-        digits = max(6, len(str(len(dataset))))
-        self.names = [f"{index:0{digits}d}" for index in range(len(dataset))]
-
-    def read(self, index: int) -> bytes:
-        """The encoded file of a photo."""
-        entry = self._images[index][self._column]
-        if entry is None:
-            raise InputError(f"The data set has no photo at {self.names[index]}.")
-        return entry["bytes"] if entry["bytes"] is not None else Path(entry["path"]).read_bytes()
+WAIT = 0.5
+"""Seconds between two looks at what another run is at."""
 
 
 @dataclass(frozen=True)
@@ -122,246 +47,324 @@ class Request:
     """What to look for, and how.
 
     Args:
-        class_name: what to label.
-        examples: support photos with their masks, files.
-        description: what the class looks like.
-        mode: which prompts the mask decoder is given.
+        classes: what to label.
+        mode: which prompts the mask decoder is given; None takes both for a class with supports, else its name.
         threshold: probability from which on a pixel is foreground, or a shot votes for it.
         min_presence: where the presence is lower, the mask is left empty; None takes the model's.
         aggregation: how several examples become one mask; None takes the model's.
         model: the checkpoint's name.
     """
 
-    class_name: str
-    examples: Sequence[tuple[Path, Path]]
-    description: str | None = None
-    mode: Mode = "both"
+    classes: Sequence[ProjectClass]
+    mode: Mode | None = None
     threshold: float = 0.5
     min_presence: float | None = None
     aggregation: Aggregation | None = None
     model: str = "dsvlfs-tiny"
 
     def settings(self) -> dict[str, Any]:
-        """What two runs must share to write into one folder; examples count by their content."""
-        digests = [[hashlib.sha256(file.read_bytes()).hexdigest() for file in pair] for pair in self.examples]
-        return {**asdict(self), "examples": digests}
-
-
-@dataclass(frozen=True)
-class Label:
-    """A line of `labels-N.jsonl`.
-
-    Args:
-        photo: its name.
-        mask, overlay: files, relative to the output folder.
-        area_percent: the foreground's share of the photo.
-        score: mean probability over the mask, in [0, 1]; 0 where it is empty.
-    """
-
-    photo: str
-    mask: str
-    overlay: str
-    area_percent: float
-    score: float
+        """What two runs must share to write into one folder."""
+        own = {name: value for name, value in vars(self).items() if name != "classes"}
+        return {**own, "classes": {entry.name: entry.settings() for entry in self.classes}}
 
 
 @dataclass
-class LabelFolder:
-    """The output folder.
+class Summary:
+    """What a run did, in all its processes.
 
     Args:
-        path: made where it is missing.
-        settings: of `Request.settings`, and the photos' source.
-
-    Raises:
-        InputError: it holds labels made with other settings.
+        labelled: photos.
+        empty: those of them where no class was found.
+        emptied: those of them where a mask was left empty for its presence.
+        before: photos that had a label already.
+        unreadable: names of photos that could not be read.
+        left_out: why files are no photos to label, and how many.
     """
 
-    path: Path
-    settings: dict[str, Any]
-    labels: dict[str, Label] = field(init=False)
+    labelled: int = 0
+    empty: int = 0
+    emptied: int = 0
+    before: int = 0
+    unreadable: list[str] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        file = self.path / "settings.json"
-        self.labels = self._read_labels()
-        if self.labels:
-            before = read_json(file)
-            if changed := [name for name, value in self.settings.items() if before.get(name) != value]:
-                raise InputError(
-                    f"{self.path} holds labels made with other settings ({', '.join(changed)}); give another --out, or "
-                    "delete that folder."
-                )
-
-    def begin(self) -> None:
-        """Makes the folders and writes the settings."""
-        for part in ("masks", "overlays"):
-            (self.path / part).mkdir(parents=True, exist_ok=True)
-        write_json(self.path / "settings.json", self.settings)
-
-    def reread(self) -> None:
-        """Takes in what other processes finished."""
-        self.labels = self._read_labels()
-
-    def add(self, process: int, name: str, photo: Image.Image, mask: np.ndarray, probability: np.ndarray) -> None:
-        """Writes a photo's mask and overlay, then its line."""
-        stem = Path(name).with_suffix("")
-        label = Label(
-            photo=name,
-            mask=f"masks/{stem.as_posix()}.png",
-            overlay=f"overlays/{stem.as_posix()}.jpg",
-            area_percent=round(100 * float(mask.mean()), 3),
-            score=round(float(probability[mask].mean()), 4) if mask.any() else 0.0,
-        )
-        for file in (self.path / label.mask, self.path / label.overlay):
-            file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(mask.astype(np.uint8) * 255).save(self.path / label.mask)
-        overlay(photo, mask).save(self.path / label.overlay, quality=85)
-        with (self.path / f"labels-{process}.jsonl").open("ab+") as file:
-            # A run that was killed may have left half a line.
-            if file.seek(0, os.SEEK_END) and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
-                file.write(b"\n")
-            file.write(json.dumps(asdict(label)).encode() + b"\n")
-        self.labels[name] = label
-
-    def finish(self, photos: Photos, class_name: str) -> None:
-        """Writes the COCO document, the data set and the contact sheet of all labels, in the photos' order."""
-        indices = [index for index, name in enumerate(photos.names) if name in self.labels]
-        labels = [self.labels[photos.names[index]] for index in indices]
-        masks = (LabelledPhoto(label.photo, self._mask(label), label.score) for label in labels)
-        write_json(self.path / "annotations.json", coco_document(masks, class_name))
-        self._write_dataset(photos, indices, class_name)
-        picked = [labels[i] for i in np.unique(np.linspace(0, len(labels) - 1, SHEET_TILES).round().astype(int))]
-        pictures = (
-            (Image.open(self.path / label.overlay), f"{label.photo}  {label.area_percent:.1f} %") for label in picked
-        )
-        contact_sheet(pictures).save(self.path / "contact_sheet.jpg", quality=88)
-
-    def _mask(self, label: Label) -> np.ndarray:
-        with Image.open(self.path / label.mask) as image:
-            return np.array(image) > 0
-
-    def _write_dataset(self, photos: Photos, indices: Sequence[int], class_name: str) -> None:
-        features = Features(
-            {
-                "image": ImageFeature(),
-                "mask": ImageFeature(),
-                "photo": Value("string"),
-                "class_name": Value("string"),
-                "area_percent": Value("float32"),
-                "score": Value("float32"),
-            }
-        )
-
-        def rows() -> Iterator[dict[str, Any]]:
-            for index in indices:
-                label = self.labels[photos.names[index]]
-                yield {
-                    "image": {"bytes": photos.read(index), "path": Path(label.photo).name},
-                    "mask": {"bytes": (self.path / label.mask).read_bytes(), "path": Path(label.mask).name},
-                    "photo": label.photo,
-                    "class_name": class_name,
-                    "area_percent": label.area_percent,
-                    "score": label.score,
-                }
-
-        folder = self.path / "dataset"
-        folder.mkdir(exist_ok=True)
-        disable_progress_bar()  # a second's work, after the photos' own bar
-        with tempfile.TemporaryDirectory(dir=self.path) as scratch:
-            dataset = Dataset.from_generator(rows, features=features, cache_dir=scratch)
-            partial = Path(scratch) / "train.parquet"
-            dataset.to_parquet(partial)
-            del dataset  # its files are mapped
-            partial.replace(folder / "train.parquet")
-
-    def _read_labels(self) -> dict[str, Label]:
-        labels = {}
-        for file in sorted(self.path.glob("labels-*.jsonl")):
-            for line in file.read_text(encoding="utf-8").splitlines():
-                try:
-                    label = Label(**json.loads(line))
-                except (ValueError, TypeError):  # half a line
-                    continue
-                labels[label.photo] = label
-        return labels
+    def __str__(self) -> str:
+        parts = [f"{_photos(self.labelled)} labelled"]
+        details = [f"{self.empty} left empty"] if self.empty else []
+        details += [f"{self.emptied} with a class that is hardly there left out"] if self.emptied else []
+        parts[0] += f" ({', '.join(details)})" if details else ""
+        parts += [f"{self.before} labelled before"] if self.before else []
+        parts += [f"{len(self.unreadable)} skipped: unreadable"] if self.unreadable else []
+        parts += [f"{number} skipped: {reason}" for reason, number in sorted(self.left_out.items())]
+        return "; ".join(parts)
 
 
-def open_photos(name: str, split: str, column: str) -> Photos:
-    """A folder of photos, or else a data set.
-
-    Raises:
-        InputError: it is neither.
-    """
-    folder = Path(name)
-    if folder.is_dir() and any(file.suffix.lower() in PHOTO_SUFFIXES for file in folder.rglob("*")):
-        return FolderPhotos(folder)
-    return DatasetPhotos(name, split, column)
-
-
-def label_photos(photos: Photos, request: Request, out: Path) -> int:
-    """Labels the photos that have no label yet, in as many processes as Accelerate started.
+def label_photos(
+    photos: Photos, place: str, request: Request, out: Path, *, redo: Sequence[str] = (), to: Sequence[str] = ()
+) -> Summary:
+    """Labels the photos that have no label yet, in as many processes as Accelerate started, and together with other
+    runs on the same folder.
 
     Args:
         photos: to label.
+        place: where they are.
         request: what to look for.
         out: folder for the results.
+        redo: names of photos to label again; `*` and `?` stand for any characters.
+        to: further formats.
 
     Returns:
-        How many photos could not be read, in all processes; standard error names them.
+        What was done; standard error names the photos that could not be read.
 
     Raises:
-        InputError: the folder holds labels made with other settings, or an example cannot be used.
+        InputError: the folder holds labels made with other settings or of other photos, or an example cannot be used.
     """
     state = join_processes()
-    with failing_together():  # all have seen the same list before any adds to it
-        folder = LabelFolder(out, {**request.settings(), "photos": photos.source})
-        todo = [index for index, name in enumerate(photos.names) if name not in folder.labels]
-    with failing_together():
-        if state.is_main_process:
-            folder.begin()
-    with failing_together():
-        unreadable = _label_share(photos, todo[state.process_index :: state.num_processes], request, folder, state)
-    unreadable = sum(gather([unreadable]))
-    with failing_together():
-        if state.is_main_process:
-            folder.reread()
-            if folder.labels.keys() & set(photos.names):
-                folder.finish(photos, request.class_name)
-    return unreadable
+    record = Record(out, {**request.settings(), "photos": photos.kind}, place)
+    with ExitStack() as joined:
+        with failing_together():
+            record.check()
+            _check_names(photos, redo)
+        with failing_together():
+            if state.is_main_process:
+                for part in ("masks", "overlays"):
+                    (out / part).mkdir(parents=True, exist_ok=True)
+        with failing_together():
+            joined.enter_context(record.joined())
+        outdated: list[Label] = []
+        with failing_together():
+            if state.is_main_process:
+                outdated = _outdated(photos, record, redo)
+        outdated = gather(outdated)
+        with failing_together():
+            record.forget(outdated)
+            before = sum(name in record.labels for name in photos.names)
+        with failing_together():
+            done = _label_share(photos, request, record, state.device, is_shown=state.is_main_process)
+        summary = _added(gather([done]), before, photos)
+        with failing_together():
+            if state.is_main_process:
+                finish(photos, record, [entry.name for entry in request.classes], to)
+    return summary
 
 
-def _label_share(
-    photos: Photos, share: Sequence[int], request: Request, folder: LabelFolder, state: PartialState
-) -> int:
-    """Labels these photos, and returns how many could not be read."""
-    if not share:
-        return 0
+def finish(photos: Photos, record: Record, class_names: Sequence[str], to: Sequence[str] = ()) -> None:
+    """Writes what is made of all labels together: the formats, and the contact sheet.
+
+    Args:
+        photos: to label; those that have no label are left out.
+        record: of the labels.
+        class_names: in the order of their numbers.
+        to: formats beside those that are always written.
+    """
+    with record.finishing():
+        indices = [index for index, name in enumerate(photos.names) if name in record.labels]
+        labels = [record.labels[photos.names[index]] for index in indices]
+        if not labels:
+            return
+
+        def one_by_one() -> Iterator[LabelledPhoto]:
+            for index, label in zip(indices, labels):
+                yield _labelled(photos, index, label, record.folder, class_names)
+
+        for index, label in zip(indices, labels):
+            _mend_overlay(photos, index, label, record.folder, len(class_names))
+        everything = LabelledPhotos(class_names, one_by_one, len(labels))
+        for write in formats.chosen(to):
+            write(everything, record.folder)
+        write_sheet(record.folder / "contact_sheet.jpg", labels, record.folder)
+
+
+def _check_names(photos: Photos, redo: Sequence[str]) -> None:
+    for pattern in redo:
+        if not fnmatch.filter(photos.names, pattern):
+            raise InputError(f"There is no photo '{pattern}' to label again; give its path in the folder.")
+
+
+def _outdated(photos: Photos, record: Record, redo: Sequence[str]) -> list[Label]:
+    """The labels that do not hold any more.
+
+    Raises:
+        InputError: the labels are of other photos.
+    """
+    asked = {name for pattern in redo for name in fnmatch.filter(photos.names, pattern)}
+    changed, damaged = [], []
+    known = [(i, record.labels[name]) for i, name in enumerate(photos.names) if name in record.labels]
+    for index, label in known:
+        if not _same_content(photos, index, label):
+            changed.append(label)
+        elif label.photo in asked or not _is_whole(record.folder, label):
+            damaged.append(label)
+    if record.labels and record.place != (before := record.place_before):
+        if 2 * len(changed) >= len(known):
+            raise InputError(
+                f"{record.folder} holds labels of other photos ({before}); give another --out, or delete that folder."
+            )
+        record.write_settings()
+    return changed + damaged
+
+
+def _same_content(photos: Photos, index: int, label: Label) -> bool:
+    stamp = photos.stamp(index)
+    if stamp is not None and stamp == label.stamp:
+        return True
+    try:
+        return hashlib.sha256(photos.read(index)).hexdigest() == label.digest
+    except (InputError, OSError):  # perhaps for now: its label stays
+        return True
+
+
+def _is_whole(folder: Path, label: Label) -> bool:
+    """Whether a label's files can be read; a person may have changed them."""
+    files = [(label.mask, label.mask_stamp)]
+    if label.objects is not None:
+        files.append((label.objects, label.objects_stamp))
+    for name, stamp in files:
+        now = file_stamp(folder / name)
+        if now is None:
+            return False
+        if now != stamp:
+            try:
+                with Image.open(folder / name) as image:
+                    image.verify()
+                with Image.open(folder / name) as image:
+                    image.load()
+                    if image.size != (label.width, label.height):
+                        return False
+            except (*DECODING_ERRORS, Image.DecompressionBombError):
+                return False
+    return True
+
+
+def _label_share(photos: Photos, request: Request, record: Record, device: Any, *, is_shown: bool) -> Summary:
+    """Labels what no other process does."""
+    summary = Summary()
+    todo = [index for index, name in enumerate(photos.names) if name not in record.labels]
+    if not todo:
+        return summary
+    labeller = _fitted(request, device)
+    stems = result_stems(photos.names, {name: label.stem for name, label in record.labels.items()})
+    waits = False
+    with tqdm(total=len(todo), unit="photo", disable=not is_shown) as bar:
+        while todo:
+            busy = []
+            for index in todo:
+                name = photos.names[index]
+                claimed = record.claim(name)
+                if claimed is None:
+                    busy.append(index)
+                    continue
+                bar.update()
+                if claimed:
+                    _label_one(photos, index, stems[name], labeller, record, summary)
+            todo = busy
+            if todo:
+                if not waits and is_shown:
+                    bar.write("dsvlfs: waiting for another run on the same folder", file=sys.stderr)
+                waits = True
+                time.sleep(WAIT)
+    return summary
+
+
+def _fitted(request: Request, device: Any) -> Labeller:
     model = DSVLFSModel.from_pretrained(request.model)
-    model.to(state.device)
-    support = model.encode_support(request.examples) if request.mode != "semantic" else None
-    unreadable = 0
-    title = f"process 1 of {state.num_processes}" if state.num_processes > 1 else None
-    for index in tqdm(share, unit="photo", desc=title, disable=not state.is_main_process):
-        name = photos.names[index]
-        try:
-            photo = load_photo(_decode(photos.read(index), name))
-        except (InputError, OSError) as error:
-            with tqdm.external_write_mode(file=sys.stderr):
-                print(f"dsvlfs: {error}", file=sys.stderr)
-            unreadable += 1
-            continue
-        result = model.segment(
-            photo,
-            request.class_name,
-            support=support,
-            description=request.description,
-            mode=request.mode,
-            threshold=request.threshold,
-            min_presence=request.min_presence,
-            aggregation=request.aggregation,
-        )
-        folder.add(state.process_index, name, photo, result.mask, result.probability)
-    return unreadable
+    model.to(device)
+    samples = [
+        Sample(*support.load(model), entry.name)
+        for entry in request.classes
+        for support in (entry.supports if request.mode != "semantic" else ())
+    ]
+    classes = [
+        LabelClass(entry.name, entry.description, entry.threshold, entry.min_presence) for entry in request.classes
+    ]
+    labeller = Labeller(
+        model,
+        mode=request.mode,
+        threshold=request.threshold,
+        min_presence=request.min_presence,
+        aggregation=request.aggregation,
+    )
+    return labeller.fit(samples, classes)
+
+
+def _label_one(photos: Photos, index: int, stem: str, labeller: Labeller, record: Record, summary: Summary) -> None:
+    name = photos.names[index]
+    try:
+        stamp = photos.stamp(index)  # before the content: what changes meanwhile is noticed the next time
+        content = photos.read(index)
+        labels = labeller.label(_decode(content, name))
+    except WriteError:
+        raise
+    except (InputError, OSError) as error:
+        with tqdm.external_write_mode(file=sys.stderr):
+            print(f"dsvlfs: {error}", file=sys.stderr)
+        record.fail(name)
+        summary.unreadable.append(name)
+        return
+    record.add(_write(record.folder, name, stem, labels, hashlib.sha256(content).hexdigest(), stamp))
+    summary.labelled += 1
+    summary.empty += not labels.class_map.any()
+    summary.emptied += any(entry.is_emptied for entry in labels.figures)
+
+
+def _write(folder: Path, name: str, stem: str, labels: PhotoLabels, digest: str, stamp: str | None) -> Label:
+    """Writes a photo's files, and returns its label."""
+    classes = len(labels.class_names)
+    mask, overlay, objects = f"masks/{stem}.png", f"overlays/{stem}.jpg", f"objects/{stem}.png"
+    for file in (folder / mask, folder / overlay):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    write_image(folder / mask, class_map_image(labels.class_map, classes))
+    if labels.object_map is not None:
+        (folder / objects).parent.mkdir(parents=True, exist_ok=True)
+        write_image(folder / objects, class_map_image(labels.object_map, 2**16 - 1))
+    write_image(folder / overlay, draw_overlay(labels.photo, labels.class_map, classes), quality=85)
+    return Label(
+        photo=name,
+        digest=digest,
+        stamp=stamp,
+        mask=mask,
+        overlay=overlay,
+        mask_stamp=file_stamp(folder / mask) or "",
+        objects=None if labels.object_map is None else objects,
+        objects_stamp=None if labels.object_map is None else file_stamp(folder / objects),
+        width=labels.photo.width,
+        height=labels.photo.height,
+        **figures_of(labels),
+    )
+
+
+def _labelled(photos: Photos, index: int, label: Label, folder: Path, class_names: Sequence[str]) -> LabelledPhoto:
+    """A label with its masks from the disk."""
+    return LabelledPhoto(
+        file_name=shown(label.photo),
+        mask=_map(folder / label.mask, len(class_names)),
+        figures=[label.classes[name] for name in class_names],
+        objects=label.found,
+        object_map=None if label.objects is None else _map(folder / label.objects, 2**16 - 1),
+        stem=label.stem,
+        read=lambda: photos.read(index),
+        overlay=(folder / label.overlay).read_bytes,
+        path=photos.path(index),
+    )
+
+
+def _map(file: Path, classes: int) -> np.ndarray:
+    try:
+        with Image.open(file) as image:
+            return class_map_of(image, classes)
+    except DECODING_ERRORS as error:
+        raise InputError(f"The mask {file} cannot be read ({error}); run again, and it is made again.") from error
+
+
+def _mend_overlay(photos: Photos, index: int, label: Label, folder: Path, classes: int) -> None:
+    """Draws an overlay again that is gone or damaged."""
+    file = folder / label.overlay
+    try:
+        with Image.open(file) as image:
+            image.load()
+    except DECODING_ERRORS:
+        photo = load_photo(_decode(photos.read(index), label.photo))
+        write_image(file, draw_overlay(photo, _map(folder / label.mask, classes), classes), quality=85)
 
 
 def _decode(content: bytes, name: str) -> Photo:
@@ -371,3 +374,18 @@ def _decode(content: bytes, name: str) -> Photo:
         return image
     except (*DECODING_ERRORS, Image.DecompressionBombError) as error:
         raise InputError(f"The photo {name} cannot be read ({error}); give a whole JPEG or PNG.") from error
+
+
+def _added(shares: Sequence[Summary], before: int, photos: Photos) -> Summary:
+    return Summary(
+        labelled=sum(share.labelled for share in shares),
+        empty=sum(share.empty for share in shares),
+        emptied=sum(share.emptied for share in shares),
+        before=before,
+        unreadable=sorted({name for share in shares for name in share.unreadable}),
+        left_out=photos.left_out,
+    )
+
+
+def _photos(number: int) -> str:
+    return f"{number} photo{'' if number == 1 else 's'}"

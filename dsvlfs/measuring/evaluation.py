@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from cachetools import LRUCache
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Subset
 from tqdm import tqdm
 
 from ..data.episodes import Episode, Example, is_shared
+from ..data.loading import load_ahead
 from ..descriptions.bank import bank_description
-from ..errors import InputError
 from ..inference.results import Segmentation
 from ..parts.aggregation import Aggregation
 from ..processes import failing_together, gather, join_processes
@@ -177,21 +176,13 @@ def _run(
     # Those of one query follow each other, wherever the file has them.
     query_id = getattr(episodes, "query_id", str)
     order = sorted(range(len(indices)), key=lambda place: (query_id(indices[place]), place))
-    # A generator of its own: the loader draws a number when it starts, which would shift a training run's.
-    loader = DataLoader(
-        _Loading(episodes, [indices[place] for place in order]),
-        batch_size=None,
-        num_workers=workers,
-        generator=torch.Generator(),
-    )
+    loader = load_ahead(Subset(episodes, [indices[place] for place in order]), workers=workers, batch_size=None)
     encode_support = SupportCache(segmenter.encode_support)
     options: dict[str, Any] = {} if aggregation is None else {"aggregation": aggregation}
     outcomes: dict[int, dict[str, _Outcome]] = {}
     latest: str | None = None
     query, encoding = None, 0.0
     for place, episode in zip(order, tqdm(loader, unit="episode", total=len(order), disable=not show_progress)):
-        if isinstance(episode, InputError):
-            raise episode
         if latest != (latest := query_id(indices[place])):
             start = time.perf_counter()
             query = segmenter.encode_query(episode.query)
@@ -224,19 +215,3 @@ def _outcome(episode: Episode, prediction: np.ndarray, seconds: float, *, descri
         right_tile=right_tile,
         described=described,
     )
-
-
-class _Loading(Dataset):
-    """Chosen episodes; one that cannot be read is its error, which a worker's raising would wrap in a traceback."""
-
-    def __init__(self, episodes: Sequence[Episode], indices: Sequence[int]) -> None:
-        self._episodes, self._indices = episodes, indices
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, number: int) -> Episode | InputError:
-        try:
-            return self._episodes[self._indices[number]]
-        except InputError as error:
-            return error

@@ -8,12 +8,14 @@ not at all, so a build that was stopped goes on where it was.
 import json
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors import safe_open
 from torch import Tensor
 from tqdm import tqdm
+from typing_extensions import TypedDict
 
 from ..configuration import DSVLFSConfig
 from ..data.targets import on_decoder_grid, target_side
@@ -30,6 +32,13 @@ _OF_THE_FEATURES = (
     *("vlm_base", "vision_base", "vlm_config", "vlm_image_size", "vlm_mean", "vlm_std"),
     *("correlation_layers", "support_size", "support_context", "support_grid"),
 )
+
+
+class _Settings(TypedDict):
+    scenes: dict[str, int]
+    scene_photos: int
+    seed: int
+    model: dict[str, Any]
 
 
 class FeatureCache:
@@ -93,16 +102,16 @@ class FeatureCache:
         file = self.folder / "settings.json"
         if not file.exists():
             raise InputError(f"There is no feature cache in {self.folder}; build it first.")
-        if not _has_features(read_json(file, ["model"])["model"], config.to_dict()):
+        if not _has_features(read_json(file, _Settings)["model"], config.to_dict()):
             raise InputError(f"The feature cache {self.folder} is of a model with other layers or views; give its own.")
 
     def _claim(self, settings: dict) -> None:
         """Writes what the cache is of, or checks it."""
         file = self.folder / "settings.json"
         if not file.exists():
-            file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+            write_text(file, json.dumps(settings, indent=2, sort_keys=True) + "\n")
             return
-        own = read_json(file, settings.keys())
+        own = read_json(file, _Settings)
         same = all(_same(own[name], value) for name, value in settings.items() if name != "model")
         if not same or not _has_features(own["model"], settings["model"]):
             raise InputError(f"The feature cache {self.folder} was built with other settings; give another folder.")
@@ -133,7 +142,7 @@ class FeatureCache:
     def names(self, part: str) -> dict[str, dict]:
         """Names of the finished views of `part` ("queries" or "supports"), by stem; each object of a query has its
         `place` among the query's masks."""
-        views = {file.stem: json.loads(file.read_text()) for file in sorted((self.folder / part).glob("*.json"))}
+        views = {file.stem: json.loads(file.read_bytes()) for file in sorted((self.folder / part).glob("*.json"))}
         if part == "supports":
             return {stem: entry for stem, entry in views.items() if self._has(entry["names"])}
         for entry in views.values():

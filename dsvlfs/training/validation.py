@@ -8,8 +8,9 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import Dataset, Subset
 
+from ..data.loading import load_ahead
 from ..inference.pictures import overlay
 from ..measuring.metrics import EpisodeCounts, SegmentationMetrics, count_episode
 from ..processing import DSVLFSProcessor
@@ -52,13 +53,7 @@ def validate(
     padded = np.resize(numbers, -(-len(numbers) // every) * every)
     own = padded.reshape(-1, accelerator.num_processes, batch_size)[:, accelerator.process_index].ravel()
     counted_once = (np.arange(len(padded)) < len(numbers)).reshape(-1, accelerator.num_processes, batch_size)
-    loader = DataLoader(
-        Subset(episodes, own.tolist()),
-        batch_size,
-        collate_fn=collate,
-        num_workers=workers,
-        generator=torch.Generator(),  # of its own: a loader draws a number when it starts
-    )
+    loader = load_ahead(Subset(episodes, own.tolist()), workers=workers, collate=collate, batch_size=batch_size)
     counts: list[EpisodeCounts] = []
     rows: list[tuple[int, np.ndarray]] = []
     for batch, counts_here, numbers_here in zip(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from dsvlfs.labelling.coco_writing import LabelledPhoto, coco_document
+from dsvlfs.labelling.formats.coco import LabelledPhoto, coco_document
 
 
 def test_pycocotools_reads_the_masks_back(tmp_path, circle):
