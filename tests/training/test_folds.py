@@ -69,9 +69,8 @@ def test_every_class_has_its_share_of_queries_and_supports(cache):
     supports = [entry["names"][0] for entry in whole.names("supports").values()]
     classes = {names[0] for names in NAMED_SETS["pascal-5i"].classes}
     assert sorted(supports) == sorted([*classes, *classes])
-    assert {
-        name for entry in whole.names("queries").values() for o in entry["objects"] for name in o["names"]
-    } >= classes
+    shown = [item for entry in whole.names("queries").values() for item in entry["objects"]]
+    assert {item["names"][0] for item in shown} == classes
 
 
 def test_classes_that_are_left_out_are_background(cache):
@@ -97,7 +96,8 @@ def test_classes_that_are_left_out_are_background(cache):
 
 def test_pixels_that_do_not_count_are_kept(cache):
     counted = [episodes(FeatureCache(cache))[i].counted for i in range(20)]
-    assert all(0 <= share.min() < share.max() <= 1 for share in counted)
+    assert all(0 <= share.min() <= share.max() == 1 for share in counted)
+    assert any(share.min() == 0 for share in counted)
 
 
 def test_the_fit_reads_further_supports_of_other_photos(cache):
@@ -108,15 +108,13 @@ def test_the_fit_reads_further_supports_of_other_photos(cache):
     assert {1} < set(batch.fit.shots.tolist()) <= {1, 2}  # each class has two supports
     for i, count in enumerate(batch.fit.shots.tolist()):
         assert torch.equal(batch.fit.masks[i, 0], batch.support_mask[i])
-        assert (count == 1) == all(torch.equal(layer[i, 0], layer[i, -1]) for layer in batch.fit.layers)
+        assert count > 1 or torch.equal(batch.fit.masks[i, 1], batch.fit.masks[i, 0])
     assert collate([episodes(FeatureCache(cache))[i] for i in range(4)]).fit is None
 
 
 def test_a_fold_is_trained_and_chosen_on_classes_that_it_leaves_out(root, cache, tmp_path, monkeypatch):
     monkeypatch.setenv("DSVLFS_CACHE", str(tmp_path / "cache"))
     options = ("--config", root / "settings.yaml", "--data-root", root, "--cache", cache)
-    with pytest.raises(InputError, match="no photo shares a class with a support"):  # cow is of the tested fold
-        train_micro.run(*options, "--out", tmp_path / "tested", "--fold", "2")
     train_micro.run(*options, "--out", tmp_path / "run", "--fold", "0")
     (line,) = map(json.loads, (tmp_path / "run" / "validation.jsonl").read_text().splitlines())
     assert 0 <= line["validation_miou"] <= 100
