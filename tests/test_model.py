@@ -8,7 +8,7 @@ import torch
 from conftest import build_micro_model
 
 from dsvlfs import DSVLFSModel, InputError
-from dsvlfs.modeling import TrainingOutput
+from dsvlfs.parts.losses import TrainingOutput
 
 
 def _training_inputs(model: DSVLFSModel, circle, batch: int = 3):

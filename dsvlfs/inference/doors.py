@@ -187,6 +187,13 @@ class InferenceMixin:
         """The mask decoder's image embedding (batch, prompt_dim, height, width)."""
         return decoding.image_embedding(self, features)
 
+    def visual_prompt(
+        self: Parts, features: dict[str, Tensor], layers: Sequence[Tensor], mask: Tensor, size: int
+    ) -> Tensor:
+        """The visual prompt (batch, prompt_dim, size, size) of query features and one support each; the features of a
+        single query serve all supports."""
+        return self.matcher([features[name] for name in self.config.correlation_layers], layers, mask, size)
+
     def match(self: Parts, features: dict[str, Tensor], layers: Sequence[Tensor], mask: Tensor, size: int) -> Match:
         """What `visual_prompt` is made of; of several supports as one (`Match.joint`) where that is asked for."""
         return decoding.match(self, features, layers, mask, size)
