@@ -3,12 +3,16 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .registration import introduce
+
 if TYPE_CHECKING:
     from .configuration import DSVLFSConfig
     from .errors import InputError
     from .hub.bases import BaseNotAvailableError
     from .inference.encoded import Query, Support
     from .inference.results import Segmentation
+    from .labelling.labeller import LabelClass, Labeller, Sample
+    from .labelling.labels import PhotoLabels
     from .modeling import DSVLFSModel
     from .processing import DSVLFSProcessor
 
@@ -18,7 +22,11 @@ __all__ = [
     "DSVLFSModel",
     "DSVLFSProcessor",
     "InputError",
+    "LabelClass",
+    "Labeller",
+    "PhotoLabels",
     "Query",
+    "Sample",
     "Segmentation",
     "Support",
 ]
@@ -30,7 +38,11 @@ _HOMES = {
     "DSVLFSModel": "modeling",
     "DSVLFSProcessor": "processing",
     "InputError": "errors",
+    "LabelClass": "labelling.labeller",
+    "Labeller": "labelling.labeller",
+    "PhotoLabels": "labelling.labels",
     "Query": "inference.encoded",
+    "Sample": "labelling.labeller",
     "Segmentation": "inference.results",
     "Support": "inference.encoded",
 }
@@ -41,3 +53,6 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'dsvlfs' has no attribute '{name}'")
     return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+
+
+introduce()

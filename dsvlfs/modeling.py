@@ -24,6 +24,7 @@ from .hub.saving import LANGUAGE_MODEL, save_checkpoint
 from .hub.upload import check_options, upload
 from .inference.doors import InferenceMixin
 from .parts.aggregation import ShotAttention
+from .parts.capture_hooks import list_for_capture, remove_capture_hooks
 from .parts.grounding import SemanticGrounding
 from .parts.image_encoder import ImageEncoder
 from .parts.losses import TrainingOutput, bce_loss, dice_loss
@@ -131,7 +132,7 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
         self.shot_attention: ShotAttention | None = None
         if config.shot_aggregation == "attention":
             self.add_shot_attention()
-        if {"device_map"} & {*image_options, *vlm_options}:
+        if "device_map" in {*image_options, *vlm_options}:
             self._place(self.semantic_encoder.device)
 
     def _place(self, device: torch.device) -> None:
@@ -163,10 +164,13 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
         """The language model's."""
         return self.semantic_encoder.llava.get_input_embeddings()
 
-    def visual_prompt(self, features: dict[str, Tensor], layers: Sequence[Tensor], mask: Tensor, size: int) -> Tensor:
-        """The visual prompt (batch, prompt_dim, size, size) of query features and one support each; the features of a
-        single query serve all supports."""
-        return self.matcher([features[name] for name in self.config.correlation_layers], layers, mask, size)
+    def __getstate__(self) -> dict[str, Any]:
+        remove_capture_hooks(self)
+        return super().__getstate__()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        list_for_capture(self)
 
     def forward(
         self,
@@ -223,7 +227,7 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
             queries = {name: features[name][use_semantic] for name in config.grounding_layers}
             grounded = self.ground(queries, semantic[use_semantic], embedding.shape[-1])
             visual = visual.index_add(0, use_semantic.nonzero()[:, 0], grounded.to(visual.dtype))
-        logits = self.mask_decoder(embedding, semantic, visual, self._details(features))
+        logits = self.mask_decoder(embedding, semantic, visual, [features[name] for name in config.detail_layers or []])
         bce, dice = bce_loss(logits, target, counted).mean(), dice_loss(logits, target, counted).mean()
         loss = (
             config.text_loss_weight * text_factor * text_loss
@@ -231,9 +235,6 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
             + config.dice_loss_weight * dice
         )
         return TrainingOutput(logits, loss, text_loss.detach(), bce.detach(), dice.detach())
-
-    def _details(self, features: dict[str, Tensor]) -> list[Tensor]:
-        return [features[name] for name in self.config.detail_layers or []]
 
     # Saving and loading ------------------------------------------------------------------------------------------
 

@@ -16,9 +16,6 @@ from torch import Tensor
 
 from ..configuration import DSVLFSConfig
 from ..errors import InputError
-from ..files import write_text
-from ..hub.checkpoint_files import CONFIG, TENSORS, write_tensors, written_whole
-from ..hub.model_card import new_card
 from ..modeling import DSVLFSModel
 from ..processing import DSVLFSProcessor
 from .sam import read_pickle, rename
@@ -56,7 +53,8 @@ def import_reference(file: Path, folder: Path, config: DSVLFSConfig | None = Non
         )
     tokenizer = DSVLFSProcessor.from_config(config).tokenizer
     with torch.device("meta"):
-        wanted = DSVLFSModel(config, load_bases=False).trained_state_dict()
+        model = DSVLFSModel(config, load_bases=False)
+    wanted = model.trained_state_dict()
     rows = wanted[f"{_LANGUAGE}lm_head.modules_to_save.default.weight"].shape[0]
     markers: Any = tokenizer.convert_tokens_to_ids(MARKERS)  # a list of a list
     state = convert(source, rows, markers)
@@ -68,10 +66,7 @@ def import_reference(file: Path, folder: Path, config: DSVLFSConfig | None = Non
             f"{file} does not come from the authors' code ({len(wrong)} tensors do not fit, first {wrong[0]}); "
             "give the one file that zero_to_fp32.py wrote of a run with its own settings."
         )
-    with written_whole(folder) as scratch:
-        write_text(scratch / CONFIG, config.to_json_string())
-        write_text(scratch / "README.md", new_card(config))
-        write_tensors(scratch / TENSORS, state)
+    model.save_pretrained(folder, state_dict=state)
 
 
 def convert(source: dict[str, Tensor], rows: int, markers: list[int]) -> dict[str, Tensor]:

@@ -8,11 +8,11 @@ from torch import Tensor
 from ..parts.aggregation import Aggregation
 from ..parts.matching import Match
 from . import decoding, encoding, segmenting
+from .checks import MODES, Mode
 from .encoded import Asked, Query, Shots, Support, View
 from .interface import Parts
 from .photos import Photo
 from .results import Prediction, Segmentation
-from .segmenting import MODES, Mode
 
 
 class SegmentOptions(TypedDict, total=False):
@@ -186,6 +186,13 @@ class InferenceMixin:
     def image_embedding(self: Parts, features: dict[str, Tensor]) -> Tensor:
         """The mask decoder's image embedding (batch, prompt_dim, height, width)."""
         return decoding.image_embedding(self, features)
+
+    def visual_prompt(
+        self: Parts, features: dict[str, Tensor], layers: Sequence[Tensor], mask: Tensor, size: int
+    ) -> Tensor:
+        """The visual prompt (batch, prompt_dim, size, size) of query features and one support each; the features of a
+        single query serve all supports."""
+        return self.matcher([features[name] for name in self.config.correlation_layers], layers, mask, size)
 
     def match(self: Parts, features: dict[str, Tensor], layers: Sequence[Tensor], mask: Tensor, size: int) -> Match:
         """What `visual_prompt` is made of; of several supports as one (`Match.joint`) where that is asked for."""

@@ -33,9 +33,14 @@ with patch("gradio.component_meta.create_or_modify_pyi"):  # it would write a st
 
         is_template = True  # shown as gradio's own
 
-        def __init__(self, *given: Any, **options: Any) -> None:
-            super().__init__(*given, **options)
-            self.blob_storage = _KEPT  # of all sessions
+        @property
+        def blob_storage(self) -> OrderedDict[str, EditorDataBlobs]:
+            """Pictures that have come and whose event has not: those of all sessions, as one bound holds for them."""
+            return _KEPT
+
+        @blob_storage.setter
+        def blob_storage(self, storage: dict[str, EditorDataBlobs]) -> None:
+            """Gradio's constructor would give each editor its own."""
 
         def preprocess(self, payload: Any) -> dict[str, Any] | None:
             """What is to be read of the pictures is read; the background's size alone is looked at.

