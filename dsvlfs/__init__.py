@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .errors import InputError
     from .hub.bases import BaseNotAvailableError
     from .inference.encoded import Query, Support
-    from .inference.results import Segmentation
+    from .inference.results import Prediction, Segmentation
     from .labelling.labeller import LabelClass, Labeller, Sample
     from .labelling.labels import PhotoLabels
     from .modeling import DSVLFSModel
@@ -25,6 +25,7 @@ __all__ = [
     "LabelClass",
     "Labeller",
     "PhotoLabels",
+    "Prediction",
     "Query",
     "Sample",
     "Segmentation",
@@ -41,6 +42,7 @@ _HOMES = {
     "LabelClass": "labelling.labeller",
     "Labeller": "labelling.labeller",
     "PhotoLabels": "labelling.labels",
+    "Prediction": "inference.results",
     "Query": "inference.encoded",
     "Sample": "labelling.labeller",
     "Segmentation": "inference.results",
