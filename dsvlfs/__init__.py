@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from .hub.bases import BaseNotAvailableError
     from .inference.encoded import Query, Support
     from .inference.results import Segmentation
+    from .labelling.labeller import LabelClass, Labeller, Sample
+    from .labelling.labels import PhotoLabels
     from .modeling import DSVLFSModel
     from .processing import DSVLFSProcessor
 
@@ -20,7 +22,11 @@ __all__ = [
     "DSVLFSModel",
     "DSVLFSProcessor",
     "InputError",
+    "LabelClass",
+    "Labeller",
+    "PhotoLabels",
     "Query",
+    "Sample",
     "Segmentation",
     "Support",
 ]
@@ -32,7 +38,11 @@ _HOMES = {
     "DSVLFSModel": "modeling",
     "DSVLFSProcessor": "processing",
     "InputError": "errors",
+    "LabelClass": "labelling.labeller",
+    "Labeller": "labelling.labeller",
+    "PhotoLabels": "labelling.labels",
     "Query": "inference.encoded",
+    "Sample": "labelling.labeller",
     "Segmentation": "inference.results",
     "Support": "inference.encoded",
 }

@@ -227,7 +227,7 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
             queries = {name: features[name][use_semantic] for name in config.grounding_layers}
             grounded = self.ground(queries, semantic[use_semantic], embedding.shape[-1])
             visual = visual.index_add(0, use_semantic.nonzero()[:, 0], grounded.to(visual.dtype))
-        logits = self.mask_decoder(embedding, semantic, visual, self._details(features))
+        logits = self.mask_decoder(embedding, semantic, visual, [features[name] for name in config.detail_layers or []])
         bce, dice = bce_loss(logits, target, counted).mean(), dice_loss(logits, target, counted).mean()
         loss = (
             config.text_loss_weight * text_factor * text_loss
@@ -235,9 +235,6 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
             + config.dice_loss_weight * dice
         )
         return TrainingOutput(logits, loss, text_loss.detach(), bce.detach(), dice.detach())
-
-    def _details(self, features: dict[str, Tensor]) -> list[Tensor]:
-        return [features[name] for name in self.config.detail_layers or []]
 
     # Saving and loading ------------------------------------------------------------------------------------------
 

@@ -44,7 +44,7 @@ class _Caught(Dataset):
         self._dataset = dataset
 
     def __len__(self) -> int:
-        return len(self._dataset)
+        return len(self._dataset)  # type: ignore[arg-type]  # those that are loaded have one
 
     def __getitem__(self, index: int) -> Any:
         try:

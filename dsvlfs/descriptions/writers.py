@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ..errors import InputError
-from ..processing import MAX_DESCRIPTION, MAX_NAME
+from ..inference.checks import MAX_DESCRIPTION, class_name_of
 
 if TYPE_CHECKING:
     from ..modeling import DSVLFSModel
@@ -154,11 +154,7 @@ class EndpointWriter:
 
 
 def _with_article(class_name: str) -> str:
-    thing = " ".join(class_name.split())
-    if not thing:
-        raise InputError("The class name is empty; name what is to be described, such as 'red fox'.")
-    if len(thing) > MAX_NAME:
-        raise InputError(f"The class name has {len(thing):,} characters; give at most {MAX_NAME:,}.")
+    thing = class_name_of(class_name)
     return f"{'an' if thing[0].lower() in 'aeiou' else 'a'} {thing}"
 
 

@@ -8,11 +8,11 @@ from torch import Tensor
 from ..parts.aggregation import Aggregation
 from ..parts.matching import Match
 from . import decoding, encoding, segmenting
+from .checks import MODES, Mode
 from .encoded import Asked, Query, Shots, Support, View
 from .interface import Parts
 from .photos import Photo
 from .results import Prediction, Segmentation
-from .segmenting import MODES, Mode
 
 
 class SegmentOptions(TypedDict, total=False):

@@ -176,7 +176,8 @@ def _run(
     # Those of one query follow each other, wherever the file has them.
     query_id = getattr(episodes, "query_id", str)
     order = sorted(range(len(indices)), key=lambda place: (query_id(indices[place]), place))
-    loader = load_ahead(Subset(episodes, [indices[place] for place in order]), workers=workers, batch_size=None)
+    chosen: Any = Subset(episodes, [indices[place] for place in order])  # type: ignore[arg-type]
+    loader = load_ahead(chosen, workers=workers, batch_size=None)
     encode_support = SupportCache(segmenter.encode_support)
     options: dict[str, Any] = {} if aggregation is None else {"aggregation": aggregation}
     outcomes: dict[int, dict[str, _Outcome]] = {}

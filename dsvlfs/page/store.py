@@ -84,8 +84,9 @@ class Store:
         if process not in (None, os.getpid()):
             return
         shutil.rmtree(self.folder, ignore_errors=True)
+        if not self.folder.exists():  # else an upload came meanwhile, which the next page removes
+            Path(self._owned.lock_file).unlink(missing_ok=True)
         self._owned.release()
-        Path(self._owned.lock_file).unlink(missing_ok=True)
 
     def keep(self) -> None:
         """Keeps the files that are there now as long as the page runs."""

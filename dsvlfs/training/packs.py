@@ -93,7 +93,7 @@ def _domains(root: Path, left_out: Collection[str]) -> tuple[Dataset, Collection
 
 
 def _none() -> Dataset:
-    return Dataset.from_list([], features=FEATURES)
+    return Dataset.from_dict({name: [] for name in FEATURES}, features=FEATURES)
 
 
 _PHOTO_FOLDERS = {"imagenet_sample": "train", "clothing_sample": "."}

@@ -153,8 +153,8 @@ class EpisodeDataset(Dataset):
         for stem, entry in self._supports.items():
             for name in entry["names"]:
                 self._supports_of_name[name].append(stem)
-        self._all_names = sorted(self._supports_of_name)
-        self.class_names = sorted({entry["names"][0] for entry in self._supports.values()})
+        self.class_names = sorted(self._supports_of_name)
+        self._classes = sorted({entry["names"][0] for entry in self._supports.values()})
         self._in_turns = in_turns
         self._all_supports = sorted(self._supports)
 
@@ -163,7 +163,7 @@ class EpisodeDataset(Dataset):
 
     def __getitem__(self, index: int) -> TrainingEpisode:
         rng = np.random.default_rng((self.seed, index))
-        turn = self.class_names[index % len(self.class_names)] if self._in_turns else None
+        turn = self._classes[index % len(self._classes)] if self._in_turns else None
         return self.load(self.draw(rng, turn), rng)
 
     def draw(self, rng: np.random.Generator, turn: str | None = None) -> Draw:
@@ -194,7 +194,7 @@ class EpisodeDataset(Dataset):
         chosen, class_name = drawn.chosen, drawn.class_name
         asked_name = class_name
         if drawn.use_semantic and drawn.use_visual and rng.random() < self.misnamed:
-            asked_name = self._all_names[rng.integers(len(self._all_names))]
+            asked_name = self.class_names[rng.integers(len(self.class_names))]
         described = (
             asked_name == class_name
             and chosen["definition"]
@@ -226,7 +226,7 @@ class EpisodeDataset(Dataset):
             use_visual=drawn.use_visual,
             counted=counted,
             further=[self.load_support(stem) for stem in further],
-            wanted_name=class_name,
+            wanted_name=chosen["names"][0],
         )
 
     def load_support(self, stem: str) -> tuple[list[Tensor], Tensor]:

@@ -15,7 +15,7 @@ from dsvlfs.cli import main
 from dsvlfs.cli.arguments import AGGREGATIONS, MODES, SETS
 from dsvlfs.data.named_sets import NAMED_SETS
 from dsvlfs.descriptions.bank import bank_description
-from dsvlfs.inference import segmenting
+from dsvlfs.inference import checks
 from dsvlfs.parts import aggregation
 
 
@@ -362,7 +362,7 @@ def test_the_package_runs_as_a_module():
 
 
 def test_modes_are_the_models():
-    assert MODES == segmenting.MODES
+    assert MODES == checks.MODES
 
 
 def test_aggregations_are_the_models():

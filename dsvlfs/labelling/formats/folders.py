@@ -12,7 +12,7 @@ from ..labelled import LabelledPhoto
 from ..names import shown
 from ..photos_source import is_photo_name
 
-WRITTEN = ".written.json"
+WRITTEN = ".written"
 """Digests of the files as they were written."""
 
 

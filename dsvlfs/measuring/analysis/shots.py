@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from ...data.episodes import Episode, Example, load_episodes
 from ...errors import InputError
+from ...inference.checks import Mode
 from ...inference.encoded import Asked, Support
-from ...inference.segmenting import Mode
 from ...modeling import DSVLFSModel
 from ...parts.aggregation import AGGREGATIONS, Aggregation
 from ..metrics import EpisodeCounts, SegmentationMetrics, count_episode
