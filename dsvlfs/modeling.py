@@ -1,6 +1,5 @@
 """`DSVLFSModel`: the parts wired together, and the ways in and out of it."""
 
-import copy
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -17,9 +16,9 @@ from .configuration import DSVLFSConfig
 from .errors import InputError
 from .hub.assembly import layer_channels, load_image_base, load_llava
 from .hub.bases import HUB_OPTIONS
-from .hub.checkpoint_files import TENSORS, checkpoint_folder, files_of, read_config, read_tensors
+from .hub.checkpoint_files import files_of, read_tensors
+from .hub.loading import open_checkpoint
 from .hub.model_card import new_card, with_tags
-from .hub.options import override, sort_options
 from .hub.saving import LANGUAGE_MODEL, save_checkpoint
 from .hub.upload import check_options, upload
 from .inference.doors import InferenceMixin
@@ -355,26 +354,11 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
             BaseNotAvailableError: one of its bases cannot be had.
             TypeError: an option is neither of these nor a setting of the config.
         """
-        hub, shared, changes = sort_options(options)
         of_checkpoint = {"subfolder": subfolder, "revision": revision, "force_download": force_download}
-        folder = checkpoint_folder(name_or_path, **of_checkpoint, **hub)
-        if config is None:
-            config = read_config(folder)
-        elif not isinstance(config, DSVLFSConfig):
-            config = read_config(checkpoint_folder(config, **hub))
-        config = copy.deepcopy(config)
-        override(config, changes)
-        if config._attn_implementation is not None:  # where an Auto class has put the option
-            shared.setdefault("attn_implementation", config._attn_implementation)
-            config._attn_implementation = None
-        image_options, vlm_options = (hub | shared | dict(own or {}) for own in (image_options, vlm_options))
-        file = folder / TENSORS
-        state = read_tensors(file)  # before the bases, which take longer
-        model = cls(config, image_options=image_options, vlm_options=vlm_options)
-        model._adopt(state, file)
-        model.config.name_or_path = model.name_or_path = str(name_or_path)
-        card = folder / "README.md"
-        model.card = card.read_text(encoding="utf-8") if card.is_file() else None
+        opened = open_checkpoint(name_or_path, config, of_checkpoint, image_options, vlm_options, options)
+        model = cls(opened.config, image_options=opened.image_options, vlm_options=opened.vlm_options)
+        model._adopt(opened.tensors, opened.file)
+        model.card = opened.card
         return model.eval()
 
     def load_trained(self, file: Path) -> None:

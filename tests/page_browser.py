@@ -90,7 +90,7 @@ def model(app: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeMode
     fake = FakeModel()
     monkeypatch.setattr(app.events.engine, "load_model", lambda: fake)
     monkeypatch.setattr(app.events.engine, "CheckpointWriter", FakeWriter)
-    monkeypatch.setattr(app.events, "mask_in_box", fill_box)
+    monkeypatch.setattr(app.events.engine, "mask_in_box", fill_box)
     forget(app)
     yield fake
     forget(app)

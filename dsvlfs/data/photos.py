@@ -15,10 +15,10 @@ from datasets import Dataset, Features, Image, List, Value
 from PIL import Image as PILImage
 
 from ..errors import InputError
-from ..files import PHOTO_SUFFIXES, read_json, read_json_lines
+from ..files import read_json, read_json_lines
 from ..inference.photos import open_image
 from .run_lengths import union_mask
-from .schemas import ClassNames, CocoFile, Cutout, NamedPhoto
+from .schemas import CocoFile, Cutout, NamedPhoto
 
 FEATURES = Features(
     {
@@ -101,49 +101,6 @@ def load_coco(root: Path, split: str) -> Dataset:
                 "definition": "",
             }
         )
-    return Dataset.from_list(rows, features=FEATURES)
-
-
-LABEL_IGNORE = 255
-
-
-def load_label_maps(root: Path, *, smallest_share: float = 0.01) -> Dataset:
-    """Dense labels: `root/images/STEM.*`, `root/labels/STEM.png` of class indices and `root/classes.json` (index to
-    name). A row is a photo, by the folder's name and its own, and a class in it; pixels labelled 255 do not count.
-
-    Args:
-        root: the folder.
-        smallest_share: of the photo that a class covers to have a row.
-
-    Raises:
-        InputError: the folder is not laid out so.
-    """
-    classes = read_json(root / "classes.json", ClassNames)
-    if not (root / "images").is_dir():
-        raise InputError(f"There is no folder images in {root}; give the folder that holds images and labels.")
-    rows = []
-    photos = [file for file in (root / "images").iterdir() if file.suffix.lower() in PHOTO_SUFFIXES]
-    for file in sorted(file for file in photos if not file.name.startswith(".")):
-        map_file = root / "labels" / f"{file.stem}.png"
-        labels = np.array(open_image(map_file, "label map"))
-        if labels.ndim != 2:
-            raise InputError(f"{map_file} is in colours; give a map of one class index a pixel.")
-        unlabelled = labels == LABEL_IGNORE
-        ignore = as_png(unlabelled) if unlabelled.any() else None
-        for index, name in classes.items():
-            mask = labels == int(index)
-            if mask.mean() >= smallest_share:
-                rows.append(
-                    {
-                        "photo_id": f"{root.name}/{file.stem}",
-                        "image": str(file),
-                        "mask": as_png(mask),
-                        "ignore": ignore,
-                        "class_name": name,
-                        "class_names": [name],
-                        "definition": "",
-                    }
-                )
     return Dataset.from_list(rows, features=FEATURES)
 
 

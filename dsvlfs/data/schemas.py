@@ -9,8 +9,8 @@ from ..inference.photos import MAX_PIXELS
 
 _Path = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00]+$")]
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]
-Names = NotRequired[list[Name] | None]
-Text = NotRequired[str | None]
+_Names = list[Name] | None
+_Text = str | None
 PhotoId = Annotated[str, Field(min_length=1)] | int
 _Side = Annotated[int, Field(ge=1, le=MAX_PIXELS)]
 
@@ -21,20 +21,23 @@ def _is_readable(photo: dict[str, Any]) -> dict[str, Any]:
     return photo
 
 
-class MaskedPhoto(TypedDict):
-    """A line of `metadata.jsonl`: a photo, and the mask of what it shows."""
-
+class _Masked(TypedDict):
     image: _Path
     mask: _Path
-    name: NotRequired[Name]
-    synonyms: Names
-    hypernyms: Names
-    definition: Text
+    synonyms: NotRequired[_Names]
+    hypernyms: NotRequired[_Names]
+    definition: NotRequired[_Text]
     ignore: NotRequired[_Path | None]
-    split: Text
+    split: NotRequired[_Text]
 
 
-class NamedPhoto(MaskedPhoto):
+class MaskedPhoto(_Masked):
+    """A line of `metadata.jsonl`: a photo, and the mask of what it shows."""
+
+    name: NotRequired[Name]
+
+
+class NamedPhoto(_Masked):
     """One that says what it shows."""
 
     name: Name
@@ -75,11 +78,13 @@ class Category(TypedDict):
 
     id: int
     name: Name
-    supercategory: Text
-    synonyms: Names
+    supercategory: NotRequired[_Text]
+    synonyms: NotRequired[_Names]
 
 
-LvisCategory = TypedDict("LvisCategory", {"id": int, "name": Name, "synonyms": Names, "def": Text})
+LvisCategory = TypedDict(
+    "LvisCategory", {"id": int, "name": Name, "synonyms": NotRequired[_Names], "def": NotRequired[_Text]}
+)
 
 
 class Annotation(TypedDict):

@@ -152,11 +152,12 @@ def checkpoint_folder(name_or_path: str | os.PathLike, *, subfolder: str = "", *
     folder = PACKAGED_CHECKPOINTS.get(str(name_or_path), Path(name_or_path))
     if os.path.isdir(folder):
         return folder / subfolder
-    wanted = ["config.json", "README.md", "*.safetensors", "*.json"]
     prefix = f"{subfolder}/" if subfolder else ""
+    wanted = [f"{prefix}{pattern}" for pattern in ("README.md", "*.safetensors", "*.json")]
     try:
+        # An asterisk stands for folders too: the adapter says nothing that the tensors do not.
         found = snapshot_download(
-            str(name_or_path), allow_patterns=[f"{prefix}{pattern}" for pattern in wanted], **hub_options
+            str(name_or_path), allow_patterns=wanted, ignore_patterns=f"{prefix}adapter/*", **hub_options
         )
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
         raise InputError(

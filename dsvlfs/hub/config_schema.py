@@ -8,7 +8,7 @@ from pydantic import AfterValidator, ConfigDict, Field, FiniteFloat, with_config
 from typing_extensions import TypedDict
 
 from ..configuration import SEMANTIC_TOKEN
-from ..parts.aggregation import AGGREGATIONS
+from ..parts.aggregation import Aggregation
 
 _LARGEST = 10_000_000  # of any number in an architecture
 
@@ -110,4 +110,4 @@ class Settings(TypedDict, total=False):
     calibration: Annotated[list[FiniteFloat], Field(min_length=2, max_length=2)] | None
     min_presence: _Share
     vote_threshold: _Share
-    shot_aggregation: Literal[AGGREGATIONS]
+    shot_aggregation: Aggregation

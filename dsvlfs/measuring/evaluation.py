@@ -1,7 +1,7 @@
 """Measures a segmenter on episodes, divided between Accelerate's processes."""
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -76,6 +76,7 @@ def evaluate(
     episodes: Sequence[Episode],
     *,
     modes: Sequence[str],
+    comparisons: Mapping[str, Segmenter] | None = None,
     aggregation: Aggregation | None = None,
     describe: bool = False,
     workers: int = 0,
@@ -87,6 +88,8 @@ def evaluate(
     Args:
         modes: which prompts the segmenter uses: "both", "semantic" (no support is shown) or "visual". A query is
             encoded once for all of them, and once for episodes that follow each other with the same one.
+        comparisons: segmenters by name that are measured beside, by the supports alone, on what `segmenter` makes of
+            the queries.
         aggregation: how several supports become one mask; None leaves it to the segmenter.
         describe: whether to ask with the class's description, the episode's own or else the bank's, where there is one.
         workers: processes that read photos ahead; 0 reads them in between.
@@ -94,13 +97,13 @@ def evaluate(
             that are among them are then reported apart.
 
     Returns:
-        A result a mode. In percent: `miou`, `fb_iou`, `iou` (by class), `boundary_iou`, `miou_interval_95` ([low,
-        high], by bootstrap over all episodes); where known, `base_false_positive_rate` (the share of the pixels of
-        trained classes' objects in the queries that the masks cover; None where no query shows any); for mosaics
-        `right_tile`, the percentage of episodes whose tile with most predicted foreground is the class's; and with
-        `trained_classes`, `shared_classes` and `new_classes`, each with its `classes` and their `miou` (None where
-        there are none). Besides: `episodes`, their number, `seconds_per_query`, the mean without the supports'
-        encoding, and with `describe`, `described`, the number of episodes that had a description.
+        A result a mode and a comparison. In percent: `miou`, `fb_iou`, `iou` (by class), `boundary_iou`,
+        `miou_interval_95` ([low, high], by bootstrap over all episodes); where known, `base_false_positive_rate` (the
+        share of the pixels of trained classes' objects in the queries that the masks cover; None where no query shows
+        any); for mosaics `right_tile`, the percentage of episodes whose tile with most predicted foreground is the
+        class's; and with `trained_classes`, `shared_classes` and `new_classes`, each with its `classes` and their
+        `miou` (None where there are none). Besides: `episodes`, their number, `seconds_per_query`, the mean without the
+        supports' encoding, and with `describe`, `described`, the number of episodes that had a description.
 
         With episodes of several seeds each measure is taken of every seed and averaged, and `miou_by_seed` and
         `miou_std` (over the seeds, n - 1) tell how far they differ.
@@ -111,12 +114,20 @@ def evaluate(
     state = join_processes()
     with state.split_between_processes(list(range(len(episodes)))) as own, failing_together():
         outcomes = _run(
-            segmenter, episodes, own, modes, aggregation, describe, workers, show_progress=state.is_main_process
+            segmenter,
+            comparisons or {},
+            episodes,
+            own,
+            modes,
+            aggregation,
+            describe,
+            workers,
+            show_progress=state.is_main_process,
         )
     outcomes = gather(outcomes)
     return {
-        mode: _result([by_mode[mode] for by_mode in outcomes], describe=describe, trained_classes=trained_classes)
-        for mode in modes
+        name: _result([by_name[name] for by_name in outcomes], describe=describe, trained_classes=trained_classes)
+        for name in (*modes, *(comparisons or {}))
     }
 
 
@@ -163,6 +174,7 @@ def _result(outcomes: Sequence[_Outcome], *, describe: bool, trained_classes: Co
 
 def _run(
     segmenter: Segmenter,
+    comparisons: Mapping[str, Segmenter],
     episodes: Sequence[Episode],
     indices: Sequence[int],
     modes: Sequence[str],
@@ -172,13 +184,14 @@ def _run(
     *,
     show_progress: bool,
 ) -> list[dict[str, _Outcome]]:
-    """Outcomes of these episodes, in order, by mode."""
+    """Outcomes of these episodes, in order, by mode and comparison."""
     # Those of one query follow each other, wherever the file has them.
     query_id = getattr(episodes, "query_id", str)
     order = sorted(range(len(indices)), key=lambda place: (query_id(indices[place]), place))
     chosen: Any = Subset(episodes, [indices[place] for place in order])  # type: ignore[arg-type]
     loader = load_ahead(chosen, workers=workers, batch_size=None)
     encode_support = SupportCache(segmenter.encode_support)
+    supports_of = {name: SupportCache(other.encode_support) for name, other in comparisons.items()}
     options: dict[str, Any] = {} if aggregation is None else {"aggregation": aggregation}
     outcomes: dict[int, dict[str, _Outcome]] = {}
     latest: str | None = None
@@ -188,16 +201,17 @@ def _run(
             start = time.perf_counter()
             query = segmenter.encode_query(episode.query)
             encoding = time.perf_counter() - start
-        support = encode_support(episode) if any(mode != "semantic" for mode in modes) else None
+        support = encode_support(episode) if {*modes} - {"semantic"} else None
         if describe:
             options["description"] = episode.description or bank_description(episode.class_name)
+        asked = [(mode, segmenter, mode, None if mode == "semantic" else support, options) for mode in modes]
+        asked += [(name, other, "visual", supports_of[name](episode), {}) for name, other in comparisons.items()]
         outcomes[place] = {}
-        for mode in modes:
+        for name, one, mode, shown, own in asked:
             start = time.perf_counter()
-            shown = None if mode == "semantic" else support
-            prediction = segmenter.segment(query, episode.class_name, support=shown, mode=mode, **options).mask
+            prediction = one.segment(query, episode.class_name, support=shown, mode=mode, **own).mask
             seconds = encoding + time.perf_counter() - start
-            outcomes[place][mode] = _outcome(episode, prediction, seconds, described=bool(options.get("description")))
+            outcomes[place][name] = _outcome(episode, prediction, seconds, described=bool(own.get("description")))
     return [outcomes[place] for place in range(len(indices))]
 
 

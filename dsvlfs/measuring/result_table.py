@@ -1,5 +1,6 @@
 """A result of `evaluate`, for people to read."""
 
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -26,4 +27,16 @@ def result_table(result: dict[str, Any]) -> str:
         f"{result['episodes']} episodes, mIoU's 95 % interval {low:.1f} to {high:.1f}, "
         f"{result['seconds_per_query']:.2f} s a query"
     )
+    return "\n".join(lines)
+
+
+def fields_table(results: Mapping[str, Mapping[str, dict[str, Any]]], mean: Mapping[str, dict[str, float]]) -> str:
+    """mIoU by field and by mode or comparison, in percent, and the mean over the fields."""
+    columns = list(mean)
+    width = max(map(len, [*results, "mean of fields"]))
+    wide = max(map(len, columns))
+    rows = [(name, [own[column]["miou"] for column in columns]) for name, own in results.items()]
+    rows.append(("mean of fields", [mean[column]["miou"] for column in columns]))
+    lines = [f"{'mIoU (%)':<{width}}  " + "  ".join(f"{column:>{wide}}" for column in columns)]
+    lines += [f"{name:<{width}}  " + "  ".join(f"{value:>{wide}.1f}" for value in values) for name, values in rows]
     return "\n".join(lines)

@@ -27,6 +27,7 @@ from ..descriptions.bank import bank_description
 from ..descriptions.writers import CheckpointWriter
 from ..inference.pictures import heat_map, overlay
 from ..inference.results import Prediction, Segmentation
+from ..inference.selection import Box, Point, mask_at_points, mask_in_box
 from ..labelling.formats.coco import coco_document
 from ..labelling.labelled import LabelledPhoto
 from .supports import SupportPair
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
 Report = Callable[[float, str], None]
 Turn = Callable[[], AbstractContextManager[None]]
 """A turn for a piece of work, of which one is done at a time (`Visit.turn`)."""
+
+MAX_POINTS = 100  # on an object, and as many beside it
 
 SUPPORTS: LRUCache[str, Support] = LRUCache(64)
 QUERIES: LRUCache[str, Query] = LRUCache(MAX_QUERIES)  # some 5 MiB each
@@ -103,6 +106,7 @@ def describe(class_name: str, turn: Turn = nullcontext) -> str:
     name = " ".join(class_name.split())
     if not name:
         raise InputError("Name the class first, such as “penguin”.")
+    check_words(name)
     return bank_description(name) or _written(name, turn)
 
 
@@ -140,7 +144,17 @@ def _encode_query(photo: Image.Image) -> Query:
     return load_model().encode_query(photo)
 
 
-def check_words(class_name: str, class_description: str) -> None:
+def mask_of_box(photo: Image.Image, box: Box) -> np.ndarray:
+    """The object that fills a box (left, top, right, bottom): bool (height, width)."""
+    return mask_in_box(load_model(), photo, box)
+
+
+def mask_of_points(photo: Image.Image, on: Sequence[Point], beside: Sequence[Point]) -> np.ndarray:
+    """The object that points are on and others are not: bool (height, width)."""
+    return mask_at_points(load_model(), photo, on, beside)
+
+
+def check_words(class_name: str, class_description: str = "") -> None:
     """Refuses what a prompt must not hold, before anything else is done.
 
     Raises:

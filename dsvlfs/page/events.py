@@ -2,39 +2,28 @@
 
 from __future__ import annotations
 
-import html
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import numpy as np
-from PIL import Image
 
-from .. import BaseNotAvailableError, InputError
-from ..inference.selection import mask_at_points, mask_in_box
+from .. import InputError
 from . import engine
 from .engine import Result
 from .examples import EXAMPLES
-from .store import page_store
-from .supports import Draft, EditorValue, SupportPair, clickable, editor_value, marked, painted_mask
-from .turns import BusyError, Turns
+from .supports import Draft, EditorValue, clickable, editor_value, marked, painted_mask
+from .turns import BusyError
 from .uploads import (
-    MAX_PIXELS,
     MAX_SUPPORTS,
     PREVIEW_SIDE,
     SUPPORT_SIDE,
-    enlarge,
     read_mask,
     read_photo,
-    read_size,
-    shorten,
     titles,
 )
+from .visits import MODEL_TURNS, QUICK_TURNS, errors_on_page, warn, written_files
 
 BRUSH, BOX, ON, BESIDE = "Brush", "Box", "Point on it", "Point beside it"
 TOOLS = {
@@ -44,35 +33,8 @@ TOOLS = {
     BESIDE: "Click on what does not belong to the object.",
 }
 
-MODEL_TURNS = Turns(per_session=8, per_address=24, in_all=32, time_limit=180)
-QUICK_TURNS = Turns(per_session=8, per_address=24, in_all=32, time_limit=60)
-"""For what does not ask the model: reading, drawing and writing photos."""
-
-MAX_POINTS = 100  # on an object, and as many beside it
-
 GalleryValue = list[tuple[str, str | None]]
 Update = dict[str, Any]
-
-
-@contextmanager
-def errors_on_page() -> Iterator[None]:
-    """Shows what the user can mend as a message, and leaves the fields as they are."""
-    try:
-        yield
-    except (InputError, BaseNotAvailableError, BusyError) as error:
-        raise gr.Error(str(error), duration=None, print_exception=False) from error
-
-
-@contextmanager
-def quick_turn() -> Iterator[None]:
-    """A request that is one short piece of work."""
-    with QUICK_TURNS.visit() as visit, visit.turn():
-        yield
-
-
-def warn(sentence: str) -> None:
-    """Shows a message that keeps nobody from going on; the page would take markup in it for its own."""
-    gr.Warning(html.escape(sentence, quote=False))
 
 
 # Marking the supports --------------------------------------------------------------------------------------------
@@ -187,9 +149,9 @@ def note_click(drafts: list[Draft], current: int, tool: str, click: gr.SelectDat
         corners = (*draft.corners, point) if len(draft.corners) == 1 else (point,)
         draft = replace(draft, corners=corners, inside=(), beside=())
     elif tool == ON:
-        draft = replace(draft, corners=(), inside=(*draft.inside, point)[-MAX_POINTS:])
+        draft = replace(draft, corners=(), inside=(*draft.inside, point)[-engine.MAX_POINTS :])
     else:
-        draft = replace(draft, corners=(), beside=(*draft.beside, point)[-MAX_POINTS:])
+        draft = replace(draft, corners=(), beside=(*draft.beside, point)[-engine.MAX_POINTS :])
     drafts[current] = draft
     return drafts, clickable(draft)
 
@@ -202,9 +164,9 @@ def follow_clicks(drafts: list[Draft], current: int) -> tuple[list[Draft], Any]:
     with errors_on_page(), MODEL_TURNS.visit() as visit, visit.turn():
         if len(draft.corners) == 2:
             (left, top), (right, bottom) = draft.corners
-            mask = mask_in_box(engine.load_model(), draft.photo, (left, top, right, bottom))
+            mask = engine.mask_of_box(draft.photo, (left, top, right, bottom))
         else:
-            mask = mask_at_points(engine.load_model(), draft.photo, draft.inside, draft.beside)
+            mask = engine.mask_of_points(draft.photo, draft.inside, draft.beside)
     if not mask.any():
         warn("No object was found there; mark it otherwise, or paint it.")
     drafts = list(drafts)
@@ -312,18 +274,11 @@ def redraw(
     return engine.draw(results[chosen], view, threshold, opacity) if results else (None, "")
 
 
-@contextmanager
-def _files() -> Iterator[Path]:
-    """A folder until gradio has taken its files over, which it does at the `yield` of an event."""
-    with errors_on_page(), tempfile.TemporaryDirectory(dir=page_store().work) as folder:
-        yield Path(folder)
-
-
 def save_masks(results: Sequence[Result] | None, threshold: float) -> Iterator[str]:
     """The masks, in the photos' own size."""
     if not results:
         raise gr.Error("There is no result yet; press “Segment” first.", print_exception=False)
-    with _files() as folder:
+    with written_files() as folder:
         with QUICK_TURNS.visit() as visit:
             files = engine.write_masks(results, threshold, folder, visit.turn)
             packed = engine.pack(files, folder / "masks.zip")
@@ -334,125 +289,7 @@ def save_coco(results: Sequence[Result] | None, threshold: float) -> Iterator[st
     """All masks as a COCO JSON."""
     if not results:
         raise gr.Error("There is no result yet; press “Segment” first.", print_exception=False)
-    with _files() as folder:
+    with written_files() as folder:
         with QUICK_TURNS.visit() as visit:
             file = engine.write_coco(results, threshold, folder / "annotations.json", visit.turn)
         yield str(file)
-
-
-# For programs ----------------------------------------------------------------------------------------------------
-
-
-def call_segment(
-    class_name: str, queries: list[str] | None, support_photos: list[str] | None, support_masks: list[str] | None,
-    description: str, prompts: str, threshold: float,
-) -> Iterator[tuple[list[str], list[str], str, list[dict[str, Any]]]]:  # fmt: skip
-    """Segments a class in photos.
-
-    Args:
-        class_name: the class, such as "red fox".
-        queries: the photos to find it in, 12 at most.
-        support_photos: photos that show it, 5 at most; none to ask by name alone.
-        support_masks: their masks, in the same order; white, or whatever is not zero, is the object.
-        description: what the class looks like; may be empty.
-        prompts: "both", "semantic" (the name) or "visual" (the supports).
-        threshold: probability from which on a pixel is foreground, or a support votes for it.
-
-    Returns:
-        Masks (PNG, 0 and 255, in the photos' own size), overlays, a COCO JSON of all masks, and for each photo its
-        name, the mask's area in percent, and the area in percent by number of votes.
-    """
-    with _files() as folder:
-        if type(threshold) not in (int, float) or not 0 <= threshold <= 1:
-            raise InputError(f"The threshold is {shorten(repr(threshold))}; give a number from 0 to 1.")
-        if prompts not in ("both", "semantic", "visual"):
-            raise InputError("Give the prompts as “both”, “semantic” or “visual”.")
-        photo_files, mask_files = support_photos or [], support_masks or []
-        if len(photo_files) != len(mask_files):
-            raise InputError(
-                f"There are {len(photo_files)} support photos and {len(mask_files)} masks; give a mask for each photo."
-            )
-        if len(photo_files) > MAX_SUPPORTS:
-            raise InputError(f"There are {len(photo_files)} support photos; give at most {MAX_SUPPORTS}.")
-        with MODEL_TURNS.visit() as visit:
-            supports = _read_supports(photo_files, mask_files, visit.turn) if prompts != "semantic" else []
-            results = engine.predict(
-                supports, class_name or "", description or "", queries or [], prompts, turn=visit.turn
-            )
-            masks = engine.write_masks(results, threshold, folder, visit.turn)
-            overlays = engine.write_overlays(results, threshold, folder, visit.turn)
-            coco = engine.write_coco(results, threshold, folder / "annotations.json", visit.turn)
-            with visit.turn():
-                report = [engine.report(result, threshold) for result in results]
-        yield [str(file) for file in masks], [str(file) for file in overlays], str(coco), report
-
-
-def _read_supports(photo_files: Sequence[str], mask_files: Sequence[str], turn: engine.Turn) -> list[SupportPair]:
-    """Uploaded photos with their masks."""
-    supports = []
-    for photo_file, photo_kind, mask_file, mask_kind in zip(
-        photo_files,
-        titles("support photo", photo_files),
-        mask_files,
-        titles("mask", mask_files),
-    ):
-        with turn():
-            photo = read_photo(photo_file, photo_kind, SUPPORT_SIDE)
-            supports.append((photo, read_mask(mask_file, photo, mask_kind)))
-    return supports
-
-
-def call_mask(
-    photo: str, box: list[float] | None, points_on: list[list[float]] | None, points_beside: list[list[float]] | None
-) -> Iterator[str]:
-    """Makes a mask of one object from a box, or from points.
-
-    Args:
-        photo: of the object.
-        box: [left, top, right, bottom] in pixels; or null, to give points.
-        points_on: [[x, y], ...] in pixels, on the object.
-        points_beside: likewise, on what does not belong to it.
-
-    Returns:
-        The mask (PNG, 0 and 255), of the photo's size.
-    """
-    with _files() as folder:
-        if photo is None:
-            raise InputError("Give the photo.")
-        points = (points_on or [], points_beside or [])
-        if box is not None and not _are_numbers(box, 4):
-            raise InputError("Give the box as [left, top, right, bottom], in pixels, or null.")
-        if not all(isinstance(p, list) and all(_are_numbers(point, 2) for point in p) for p in points):
-            raise InputError("Give points as [[x, y], ...], in pixels, or null.")
-        if max(map(len, points)) > MAX_POINTS:
-            raise InputError(f"There are {max(map(len, points))} points; give at most {MAX_POINTS}.")
-        with MODEL_TURNS.visit() as visit, visit.turn():
-            size = read_size(photo, "photo")
-            image = read_photo(photo, "photo", SUPPORT_SIDE)
-            mask = _mask_of_marks(image, size, box, *points)
-            file = engine.write_mask(enlarge(mask, size), folder / f"{Path(photo).stem}_mask.png")
-        yield str(file)
-
-
-def _mask_of_marks(
-    image: Image.Image, size: tuple[int, int], box: list[float] | None, on: list[Any], beside: list[Any]
-) -> np.ndarray:
-    """The object in a photo that has been shrunk, by marks on the photo of a size (width, height)."""
-    across, down = image.width / size[0], image.height / size[1]
-    if box is not None:
-        left, top, right, bottom = box
-        return mask_in_box(engine.load_model(), image, (left * across, top * down, right * across, bottom * down))
-    for x, y in on + beside:
-        if not (0 <= x <= size[0] and 0 <= y <= size[1]):
-            raise InputError(f"The point [{x:g}, {y:g}] is outside the photo, which has {size[0]} x {size[1]} pixels.")
-    on, beside = ([(x * across, y * down) for x, y in points] for points in (on, beside))
-    return mask_at_points(engine.load_model(), image, on, beside)
-
-
-def _are_numbers(values: object, count: int) -> bool:
-    """Whether these are so many numbers that pixels can be counted with: not NaN, not infinite."""
-    return (
-        isinstance(values, list)
-        and len(values) == count
-        and all(type(value) in (int, float) and abs(value) <= MAX_PIXELS for value in values)
-    )

@@ -19,7 +19,7 @@ except ImportError as error:
 from starlette.middleware import Middleware
 
 from ..inference.pictures import TINT
-from . import events
+from . import events, programs
 from .answers import Page
 from .editor import MarksEditor
 from .events import BRUSH, TOOLS
@@ -29,6 +29,7 @@ from .store import page_store
 from .supports import BRUSH_OPACITY, editor_value
 from .transport import Bounds
 from .uploads import MAX_BYTES
+from .visits import quick_turn
 
 MAX_THREADS = 96  # those that wait for a turn, and some more
 
@@ -88,11 +89,11 @@ def build_page() -> gr.Blocks:
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # gradio would tell its makers of each start
     store = page_store()  # before the first component, which asks where files go
     (start,) = events.first_drafts()
-    with Page(store=store, quick=events.quick_turn, title="DSV-LFS: few-shot segmentation") as page:
+    with Page(store=store, quick=quick_turn, title="DSV-LFS: few-shot segmentation") as page:
         drafts = gr.State(time_to_live=3600)  # None once it is given up
         current, tool = gr.State(0), gr.State(BRUSH)
         results, chosen = gr.State(time_to_live=3600), gr.State(0)
-        asks_model = {"concurrency_id": "model", "concurrency_limit": None}  # `events.MODEL_TURNS` bounds it
+        asks_model = {"concurrency_id": "model", "concurrency_limit": None}  # `visits.MODEL_TURNS` bounds it
         _add_endpoints(asks_model)  # before the page's own events, which would take their names
 
         with gr.Row(elem_id="header"):
@@ -298,14 +299,14 @@ def _add_endpoints(asks_model: dict[str, Any]) -> None:
             gr.File(label="COCO JSON"),
             gr.JSON(label="Name and areas of each photo"),
         ]
-        gr.Button().click(events.call_segment, given, made, api_name="segment", **asks_model)
+        gr.Button().click(programs.segment, given, made, api_name="segment", **asks_model)
         marks = [
             gr.File(label="Photo", file_types=["image"]),
             gr.JSON(label="Box: [left, top, right, bottom]"),
             gr.JSON(label="Points on the object: [[x, y], ...]"),
             gr.JSON(label="Points beside it: [[x, y], ...]"),
         ]
-        gr.Button().click(events.call_mask, marks, gr.File(label="Mask"), api_name="mask", **asks_model)
+        gr.Button().click(programs.mask, marks, gr.File(label="Mask"), api_name="mask", **asks_model)
         named, described = gr.Textbox(label="Class name"), gr.Textbox(label="Description")
         gr.Button().click(events.describe, named, described, api_name="describe", **asks_model)
 

@@ -111,7 +111,7 @@ class FeatureCache:
         if not file.exists():
             write_text(file, json.dumps(settings, indent=2, sort_keys=True) + "\n")
             return
-        own = read_json(file, _Settings)
+        own: dict[str, Any] = {**read_json(file, _Settings)}
         same = all(_same(own[name], value) for name, value in settings.items() if name != "model")
         if not same or not _has_features(own["model"], settings["model"]):
             raise InputError(f"The feature cache {self.folder} was built with other settings; give another folder.")

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset, concatenate_datasets
 
+from ..data.label_maps import load_label_maps
 from ..data.named_sets import NAMED_SETS, load_index
-from ..data.photos import FEATURES, load_coco, load_cutouts, load_label_maps, load_photo_folder
+from ..data.photos import FEATURES, load_coco, load_cutouts, load_photo_folder
 from ..errors import InputError
 from ..modeling import DSVLFSModel
 from .feature_cache import FeatureCache

@@ -6,8 +6,9 @@ import pytest
 from PIL import Image
 
 from dsvlfs.data.episodes import load_episodes
+from dsvlfs.data.label_maps import load_label_maps
 from dsvlfs.data.mosaic import compose_mosaic
-from dsvlfs.data.photos import load_coco, load_cutouts, load_label_maps, load_photo_folder
+from dsvlfs.data.photos import load_coco, load_cutouts, load_photo_folder
 from dsvlfs.errors import InputError
 
 COLOURS = {"fox": (200, 90, 20), "wolf": (90, 90, 100), "cup": (30, 60, 200), "sock": (20, 160, 40)}

@@ -60,6 +60,7 @@ def test_a_pushed_model_is_loaded_by_its_name(hub, circle, tmp_path, monkeypatch
     model.push_to_hub("me/mine", token="hf_none")
     loaded = DSVLFSModel.from_pretrained("me/mine")
     assert loaded.card == hub.files["README.md"].decode()
+    assert {path.name for path in (tmp_path / "cache").rglob("*.safetensors")} == {"model.safetensors"}
     first, second = (m.segment(circle[0], "red circle").probability for m in (model, loaded))
     np.testing.assert_array_equal(first, second)
     with pytest.raises(InputError, match="neither packaged"):

@@ -21,9 +21,9 @@ from page_browser import FakeModel, field, fill_box
 from PIL import Image
 
 from dsvlfs.errors import LONGEST
-from dsvlfs.page import answers, editor
+from dsvlfs.page import answers, editor, visits
 
-QUICKLY = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICKLY = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 NUMBERS = st.one_of(
     st.integers(-(10**40), 10**40),
@@ -63,7 +63,7 @@ def uploaded(app: ModuleType, circle: tuple[Image.Image, np.ndarray]) -> Callabl
 def call(app: ModuleType, model: FakeModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
     """Calls an event as gradio does: what it answers, or the sentence that it refuses with."""
     monkeypatch.setattr(
-        app.events, "mask_at_points", lambda model, photo, on, beside: fill_box(model, photo, (1, 2, 9, 9))
+        app.events.engine, "mask_at_points", lambda model, photo, on, beside: fill_box(model, photo, (1, 2, 9, 9))
     )
 
     def call(name: str, *inputs: Any) -> tuple[bool, Any]:
@@ -78,7 +78,7 @@ def call(app: ModuleType, model: FakeModel, monkeypatch: pytest.MonkeyPatch) -> 
         return True, answer["data"]
 
     yield call
-    assert app.events.MODEL_TURNS._under_way.total() == app.events.QUICK_TURNS._under_way.total() == 0
+    assert visits.MODEL_TURNS._under_way.total() == visits.QUICK_TURNS._under_way.total() == 0
 
 
 def assert_sentence(text: Any) -> None:
@@ -246,7 +246,7 @@ def test_faults_of_the_page_are_told_as_such_and_logged(app, call, uploaded, cir
     def broken(*given: Any) -> None:
         raise KeyError("/secret/path")
 
-    monkeypatch.setattr(app.events, "mask_in_box", broken)
+    monkeypatch.setattr(app.events.engine, "mask_in_box", broken)
     done, answer = call("mask", uploaded("photo.png", circle[0]), [1, 1, 9, 9], None, None)
     assert (done, answer) == (False, answers.OWN_FAULT)
     assert "/secret/path" in capsys.readouterr().err
@@ -268,7 +268,8 @@ def test_programs_get_the_sentence_over_the_network(address):
         assert json.loads(lines[1].removeprefix("data: "))["error"].startswith(sentence)
 
 
-def test_the_editor_takes_no_more_than_it_would_send(app, circle):
+def test_the_editor_takes_no_more_than_it_would_send(app, circle, monkeypatch):
+    monkeypatch.setattr(editor, "MAX_KEPT", 2**20)
     component = next(block for block in app.demo.blocks.values() if isinstance(block, gr.ImageEditor))
     assert not Path(editor.__file__).with_suffix(".pyi").exists()  # gradio would write it
 

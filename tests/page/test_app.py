@@ -129,7 +129,9 @@ def test_clicks_become_a_mask(app, model, circle, monkeypatch):
 
     asked = []
     monkeypatch.setattr(
-        events, "mask_at_points", lambda model, photo, *points: asked.append(points) or np.zeros((60, 80), dtype=bool)
+        events.engine,
+        "mask_at_points",
+        lambda model, photo, *points: asked.append(points) or np.zeros((60, 80), dtype=bool),
     )
     drafts, _ = events.note_click(drafts, 0, events.ON, click(40, 30))
     drafts, _ = events.note_click(drafts, 0, events.BESIDE, click(1, 2))
@@ -153,7 +155,7 @@ def test_clicks_become_a_mask(app, model, circle, monkeypatch):
 )
 def test_marks_of_a_wrong_form_are_named(app, model, files, box, on, beside, sentence):
     with pytest.raises(gr.Error, match=sentence):
-        next(app.events.call_mask(str(files["photo"]), box, on, beside))
+        next(app.programs.mask(str(files["photo"]), box, on, beside))
 
 
 # Asking the model ------------------------------------------------------------------------------------------------
