@@ -16,8 +16,8 @@ from dsvlfs import DSVLFSModel
 from dsvlfs.data.mosaic import compose_mosaic
 from dsvlfs.data.photos import load_photo_folder
 from dsvlfs.files import read_json_lines
+from dsvlfs.inference.checks import MODES
 from dsvlfs.measuring.metrics import predicted_tile
-from dsvlfs.modeling import MODES
 
 
 def main() -> None:

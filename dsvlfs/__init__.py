@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .registration import introduce
+
 if TYPE_CHECKING:
     from .configuration import DSVLFSConfig
     from .errors import InputError
@@ -51,3 +53,6 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'dsvlfs' has no attribute '{name}'")
     return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+
+
+introduce()

@@ -54,6 +54,11 @@ class DSVLFSConfig(PreTrainedConfig):
         support_grid: side to which support features are pooled, in positions; None keeps their own.
         match_channels: output channels of the center-pivot 4D convolutions.
         match_background: correlate with the support's background as well, as further channels.
+        fit_ridge: strength of the ridge regression that tells the request's foreground from its background, in closed
+            form from all supports together, for a map that joins the dense prompt; None leaves it out, as the paper
+            does.
+        detail_layers: two layers finer than the decoder's embedding, for twice and for four times its side, that join
+            it as it is upscaled; None upscales it alone, as SAM does.
         match_priors: also give the visual prompt each channel's mean and maximum over the support positions,
             standardised over the query's.
         prompt_dim: channels of the prompts and of the decoder.
@@ -61,7 +66,7 @@ class DSVLFSConfig(PreTrainedConfig):
         text_loss_weight, bce_loss_weight, dice_loss_weight: weights of the three losses.
         logit_offset: added to the mask's logits, which moves the probability of 0.5 to where mIoU is best.
         calibration: [temperature, bias] that make a calibrated probability of the mask's logits with their offset; None
-            where nobody has fitted them (`train/calibrate.py`).
+            where nobody has fitted them (`dsvlfs calibrate`).
         min_presence: where less speaks for the class being in the photo (`Segmentation.presence`), the mask by name and
             supports is left empty; 0 empties none.
         vote_threshold: with K shots, share of the largest vote count at which a pixel is foreground.
@@ -107,6 +112,8 @@ class DSVLFSConfig(PreTrainedConfig):
         match_channels: tuple[int, ...] = (16, 128, 256),
         match_background: bool = False,
         match_priors: bool = False,
+        fit_ridge: float | None = None,
+        detail_layers: list[str] | None = None,
         prompt_dim: int = 256,
         decoder_multimask_outputs: int = 3,
         text_loss_weight: float = 1.0,
@@ -149,6 +156,8 @@ class DSVLFSConfig(PreTrainedConfig):
         self.match_channels = tuple(match_channels)
         self.match_background = match_background
         self.match_priors = match_priors
+        self.fit_ridge = fit_ridge
+        self.detail_layers = detail_layers
         self.prompt_dim = prompt_dim
         self.decoder_multimask_outputs = decoder_multimask_outputs
         self.text_loss_weight = text_loss_weight
@@ -203,7 +212,14 @@ class DSVLFSConfig(PreTrainedConfig):
     def frozen_layers(self) -> list[str]:
         """Every layer that some part reads, once each."""
         return list(
-            dict.fromkeys([*self.correlation_layers, *(self.embedding_layers or []), *(self.grounding_layers or [])])
+            dict.fromkeys(
+                [
+                    *self.correlation_layers,
+                    *(self.embedding_layers or []),
+                    *(self.grounding_layers or []),
+                    *(self.detail_layers or []),
+                ]
+            )
         )
 
     def image_encoder_config(self) -> PreTrainedConfig:

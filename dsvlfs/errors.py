@@ -9,10 +9,13 @@ class InputError(ValueError):
     and how to mend it.
 
     Args:
-        message: put on one printable line of at most `LONGEST` characters, whatever names and paths it quotes.
+        message: put on one printable line of at most `LONGEST` characters, whatever names and paths it quotes. Of a
+            worker process's, which PyTorch gives its traceback, the last line is taken.
     """
 
     def __init__(self, message: str) -> None:
+        if "Traceback (most recent call last)" in message:
+            message = message.strip().splitlines()[-1].partition(": ")[2]
         super().__init__(one_line(message))
 
 

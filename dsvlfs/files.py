@@ -1,7 +1,7 @@
 """Which files are photos, how text and JSON are read, and how files are written: whole or not at all.
 
-What is written goes to a hidden file beside its own, onto the disk, and takes its name at the end. A killed process
-leaves at most that hidden file, which the next one that writes the same file takes over.
+What is written goes to a hidden folder beside its place, onto the disk, and takes its place at the end. A killed
+process leaves at most that hidden folder, which the next one that writes the same file takes over.
 """
 
 import errno
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 Schema = TypeVar("Schema")
 
@@ -103,6 +103,10 @@ def read_json(file: Path) -> dict[str, Any]: ...
 
 
 @overload
+def read_json(file: Path, schema: Collection[str]) -> dict[str, Any]: ...
+
+
+@overload
 def read_json(file: Path, schema: type[Schema]) -> Schema: ...
 
 
@@ -170,7 +174,7 @@ def checked(value: object, schema: Any, where: str) -> Any:
 
     Args:
         value: of JSON.
-        schema: of pydantic's kinds.
+        schema: of pydantic's kinds, or its adapter.
         where: what the value is, in an error.
 
     Raises:
@@ -187,8 +191,14 @@ def checked(value: object, schema: Any, where: str) -> Any:
         raise InputError(f"{where} {_complaint(error)}") from None
 
 
-@lru_cache
 def _adapter(schema: Any) -> "TypeAdapter":
+    from pydantic import TypeAdapter
+
+    return schema if isinstance(schema, TypeAdapter) else _new_adapter(schema)
+
+
+@lru_cache
+def _new_adapter(schema: Any) -> "TypeAdapter":
     from pydantic import TypeAdapter
 
     return TypeAdapter(schema)
@@ -196,14 +206,18 @@ def _adapter(schema: Any) -> "TypeAdapter":
 
 def _complaint(error: "ValidationError") -> str:
     first = error.errors(include_url=False, include_input=False)[0]
-    places = [str(place) for place in first["loc"]]
+    places = [place for place in first["loc"] if isinstance(place, int) or place.isidentifier()]  # no names of types
     if not places:
         if first["type"] in ("dict_type", "model_type", "model_attributes_type"):
             return "is not a JSON object; give one ({...})."
-        return f"is wrong ({first['msg']}); mend it."
+        return f"is wrong ({first['msg']}); correct it."
+    names = [str(place) for place in places if isinstance(place, str)]
+    number = next((f" in entry {place + 1}" for place in places if isinstance(place, int)), "")
+    number += f" of '{names[0]}'" if number and isinstance(places[0], str) else ""
     if first["type"] == "missing":
-        return f"lacks the field '{places[-1]}'; add it."
-    return f"has a wrong '{places[0]}' ({first['msg']}); mend it."
+        return f"lacks the field '{places[-1]}'{number}; add it."
+    what = f" '{names[-1]}'" if names and not (number and len(names) == 1) else " value"
+    return f"has a wrong{what}{number} ({first['msg']}); correct it."
 
 
 # Writing -------------------------------------------------------------------------------------------------------------
@@ -311,6 +325,35 @@ def whole_files(*files: Path) -> Iterator[tuple[Path, ...]]:
 
 
 @contextmanager
+def whole_contents(folder: Path, *, last: str) -> Iterator[Path]:
+    """An empty folder to write into; its files take their places in `folder`, and none before all are on the disk.
+    What else is in `folder` stays.
+
+    Args:
+        folder: made where it is missing.
+        last: name of the file that comes last.
+
+    Raises:
+        WriteError: one cannot be written.
+    """
+    with _explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        scratch = _Scratch(folder / ".part")
+    try:
+        with _explained(folder, only_full=True):
+            yield scratch.path
+        with _explained(folder):
+            _all_onto_disk(scratch.path)
+            names = [file.relative_to(scratch.path) for file in scratch.path.rglob("*") if file.is_file()]
+            for name in sorted(names, key=lambda name: (str(name) == last, name)):
+                (folder / name).parent.mkdir(exist_ok=True)
+                os.replace(scratch.path / name, folder / name)
+            _onto_disk(folder)
+    finally:
+        scratch.close()
+
+
+@contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
     """An empty folder to fill in place of `folder`, which it replaces at the end; where the body fails, `folder` is as
     it was. One process at a time may do so.
@@ -330,9 +373,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         with _explained(folder, only_full=True):
             yield partial
         with _explained(folder):
-            for file in partial.rglob("*"):
-                _onto_disk(file)
-            _onto_disk(partial)
+            _all_onto_disk(partial)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -356,64 +397,76 @@ def _old(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.old")
 
 
+class _Scratch:
+    """A hidden folder that is this process's alone, until it is closed.
+
+    Args:
+        path: where it should be; another where another process has it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = self._claim()
+        if self._lock is None:
+            self.path = path.with_name(f"{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+            self.path.mkdir()
+
+    def _claim(self) -> int | None:
+        """A descriptor that holds the folder, made or emptied; None where another process holds it."""
+        self.path.mkdir(exist_ok=True)
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY)
+        except OSError:  # another user's; gone meanwhile; Windows opens no folders
+            return None
+        with suppress(OSError):
+            # Whoever held it may have taken it away meanwhile.
+            if _lock(descriptor, wait=False) and os.path.samestat(os.fstat(descriptor), os.stat(self.path)):
+                for left in self.path.iterdir():
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
+                return descriptor
+        os.close(descriptor)
+        return None
+
+    def close(self) -> None:
+        """Takes away what is left."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
+
+
 class _Hidden:
-    """A hidden file beside another, this process's alone. `path` is where it is, or where the other is if that is a
-    device or a pipe."""
+    """A file's stand-in, in a scratch folder beside it: some writers make further files on their way. `path` is where
+    it is, or where the file is if that is a device or a pipe."""
 
     def __init__(self, file: Path) -> None:
         self.file = self.path = file
-        self._lock: int | None = None
+        self._scratch: _Scratch | None = None
         with _explained(file):
             if file.is_dir():
                 raise IsADirectoryError
             if file.exists() and not file.is_file():
                 return
             # A name of 255 bytes has no room for more.
-            stem = f".{hashlib.sha256(os.fsencode(file.name)).hexdigest()[:12]}"
-            suffix = file.suffix if len(os.fsencode(file.suffix)) <= 16 else ""
-            self.path = file.with_name(f"{stem}.part{suffix}")
-            self._lock = _claimed(self.path)
-            if self._lock is None:  # another process writes the same file
-                self.path = file.with_name(f"{stem}-{secrets.token_hex(4)}.part{suffix}")
-                self._lock = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-            if fcntl is None:  # Windows renames no open file
-                os.close(self._lock)
-                self._lock = None
+            mark = hashlib.sha256(os.fsencode(file.name)).hexdigest()[:12]
+            self._scratch = _Scratch(file.with_name(f".{mark}.part"))
+            self.path = self._scratch.path / file.name
 
     def finish(self) -> None:
         """Waits until it is on the disk."""
-        if self.path != self.file:
+        if self._scratch is not None:
             with _explained(self.file):
-                _onto_disk(self.path)
+                _all_onto_disk(self._scratch.path)
 
     def place(self) -> None:
-        """Gives it the other's name."""
-        if self.path != self.file:
+        """Gives it the file's name."""
+        if self._scratch is not None:
             with _explained(self.file):
                 os.replace(self.path, self.file)
-            self.path = self.file
 
     def close(self) -> None:
-        """Takes it away where it was not placed."""
-        if self.path != self.file:
-            with suppress(OSError):
-                self.path.unlink(missing_ok=True)
-        if self._lock is not None:
-            os.close(self._lock)
-
-
-def _claimed(partial: Path) -> int | None:
-    """A descriptor that holds a file for this process; None where another holds it."""
-    try:
-        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT, 0o666)
-    except PermissionError:  # another user's
-        return None
-    with suppress(OSError):
-        # Whoever held it may have given it its own name meanwhile.
-        if _lock(descriptor, wait=False) and os.path.samestat(os.fstat(descriptor), os.stat(partial)):
-            return descriptor
-    os.close(descriptor)
-    return None
+        """Takes away what is left."""
+        if self._scratch is not None:
+            self._scratch.close()
 
 
 def _lock(descriptor: int, *, wait: bool) -> bool:
@@ -425,6 +478,16 @@ def _lock(descriptor: int, *, wait: bool) -> bool:
     except OSError:
         return False
     return True
+
+
+def _all_onto_disk(folder: Path) -> None:
+    """Waits until all of a folder is on the disk."""
+    rights = folder.stat().st_mode
+    for file in folder.rglob("*"):
+        if file.is_file():  # some writers leave one that its owner alone may read
+            file.chmod(rights & 0o666)
+        _onto_disk(file)
+    _onto_disk(folder)
 
 
 def _onto_disk(path: Path) -> None:

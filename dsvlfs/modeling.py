@@ -1,10 +1,8 @@
 """`DSVLFSModel`: the parts wired together, and the ways in and out of it."""
 
-import copy
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,31 +16,22 @@ from .configuration import DSVLFSConfig
 from .errors import InputError
 from .hub.assembly import layer_channels, load_image_base, load_llava
 from .hub.bases import HUB_OPTIONS
-from .hub.checkpoint_files import TENSORS, checkpoint_folder, files_of, read_config, read_tensors
+from .hub.checkpoint_files import files_of, read_tensors
+from .hub.loading import open_checkpoint
 from .hub.model_card import new_card, with_tags
-from .hub.options import override, sort_options
 from .hub.saving import LANGUAGE_MODEL, save_checkpoint
 from .hub.upload import check_options, upload
 from .inference.doors import InferenceMixin
 from .parts.aggregation import ShotAttention
+from .parts.capture_hooks import list_for_capture, remove_capture_hooks
 from .parts.grounding import SemanticGrounding
 from .parts.image_encoder import ImageEncoder
-from .parts.losses import bce_loss, dice_loss
+from .parts.losses import TrainingOutput, bce_loss, dice_loss
 from .parts.mask_decoder import EmbeddingNeck, MaskDecoder
 from .parts.matching import DenseMatcher
+from .parts.request_fit import FitSupports, RequestFit
 from .parts.semantic_encoder import Question, SemanticEncoder
 from .processing import DSVLFSProcessor
-
-
-@dataclass(frozen=True)
-class TrainingOutput:
-    """Logits (batch, height, width) and losses: their weighted sum, and each alone, averaged over the batch."""
-
-    logits: Tensor
-    loss: Tensor
-    text_loss: Tensor
-    bce_loss: Tensor
-    dice_loss: Tensor
 
 
 class DSVLFSModel(InferenceMixin, PreTrainedModel):
@@ -62,6 +51,8 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
         BaseNotAvailableError: a base cannot be had.
     """
 
+    config: DSVLFSConfig
+    processor: DSVLFSProcessor
     config_class = DSVLFSConfig
     main_input_name = "features"
     supports_gradient_checkpointing = True
@@ -88,11 +79,16 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
     def _compose(self, load_bases: bool, image_options: Mapping[str, Any], vlm_options: Mapping[str, Any]) -> None:
         config = self.config
         hub_options = {name: vlm_options[name] for name in HUB_OPTIONS if name in vlm_options}
-        self.processor = DSVLFSProcessor.from_config(config, **hub_options) if load_bases else None
+        processor: Any = DSVLFSProcessor.from_config(config, **hub_options) if load_bases else None
+        self.processor = processor
         tokenizer = self.processor.tokenizer if load_bases else None
         blocks = sorted({int(n.split(".")[1]) for n in config.frozen_layers if n.startswith("image.")})
         stages = sorted({int(n.split(".")[1]) for n in config.frozen_layers if n.startswith("vision.")})
-        self.mask_decoder = MaskDecoder(dim=config.prompt_dim, multimask_outputs=config.decoder_multimask_outputs)
+        self.mask_decoder = MaskDecoder(
+            dim=config.prompt_dim,
+            multimask_outputs=config.decoder_multimask_outputs,
+            detail_channels=[layer_channels(config, name) for name in config.detail_layers or []],
+        )
         backbone = load_image_base(config, self.mask_decoder, image_options) if load_bases else None
         self.image_encoder = ImageEncoder(
             backbone=backbone or AutoModel.from_config(config.image_encoder_config()), blocks=blocks
@@ -129,15 +125,19 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
             background=config.match_background,
             priors=config.match_priors,
         )
+        self.request_fit = None
+        if config.fit_ridge is not None:
+            self.request_fit = RequestFit(prompt_dim=config.prompt_dim, ridge=config.fit_ridge)
         self.shot_attention: ShotAttention | None = None
         if config.shot_aggregation == "attention":
             self.add_shot_attention()
-        if {"device_map"} & {*image_options, *vlm_options}:
+        if "device_map" in {*image_options, *vlm_options}:
             self._place(self.semantic_encoder.device)
 
     def _place(self, device: torch.device) -> None:
         """Moves what belongs to no base."""
-        for part in (self.mask_decoder, self.neck, self.grounding, self.matcher, self.shot_attention):
+        own = self.mask_decoder, self.neck, self.grounding, self.matcher, self.request_fit, self.shot_attention
+        for part in own:
             if part is not None:
                 part.to(device)
         self.semantic_encoder.place(device)
@@ -163,10 +163,13 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
         """The language model's."""
         return self.semantic_encoder.llava.get_input_embeddings()
 
-    def visual_prompt(self, features: dict[str, Tensor], layers: Sequence[Tensor], mask: Tensor, size: int) -> Tensor:
-        """The visual prompt (batch, prompt_dim, size, size) of query features and one support each; the features of a
-        single query serve all supports."""
-        return self.matcher([features[name] for name in self.config.correlation_layers], layers, mask, size)
+    def __getstate__(self) -> dict[str, Any]:
+        remove_capture_hooks(self)
+        return super().__getstate__()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        list_for_capture(self)
 
     def forward(
         self,
@@ -181,6 +184,7 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
         semantic_prompt: Tensor | None = None,
         counted: Tensor | None = None,
         text_factor: float = 1.0,
+        fit: FitSupports | None = None,
     ) -> TrainingOutput:
         """A training step's losses, one support a query.
 
@@ -195,6 +199,7 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
                 counts all.
             text_factor: what the text loss is multiplied by in the weighted sum. Its mean is over the samples with
                 `use_semantic`; where a step's batch is computed in parts, those with more of them weigh more.
+            fit: what the fit to the request reads, of the samples with `use_visual`; None gives it the one support.
 
         Returns:
             Logits and losses.
@@ -209,18 +214,19 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
             semantic = semantic.masked_scatter(use_semantic[:, None], semantic_prompt.to(semantic.dtype))
         visual = self.mask_decoder.no_visual_prompt[None, :, None, None].expand_as(embedding)
         if use_visual.any():
-            matched = self.visual_prompt(
-                {name: features[name][use_visual] for name in config.correlation_layers},
-                [layer[use_visual] for layer in support_layers],
-                support_mask[use_visual],
-                embedding.shape[-1],
-            )
+            size = embedding.shape[-1]
+            queries = {name: features[name][use_visual] for name in config.correlation_layers}
+            layers, mask = [layer[use_visual] for layer in support_layers], support_mask[use_visual]
+            matched = self.visual_prompt(queries, layers, mask, size)
+            if self.request_fit is not None:
+                layers, mask, shots = fit or ([layer[:, None] for layer in layers], mask[:, None], None)
+                matched = matched + self.request_fit(list(queries.values()), layers, mask, size, shots)
             visual = visual.masked_scatter(use_visual[:, None, None, None], matched.to(visual.dtype))
         if self.grounding is not None and use_semantic.any():
             queries = {name: features[name][use_semantic] for name in config.grounding_layers}
             grounded = self.ground(queries, semantic[use_semantic], embedding.shape[-1])
             visual = visual.index_add(0, use_semantic.nonzero()[:, 0], grounded.to(visual.dtype))
-        logits = self.mask_decoder(embedding, semantic, visual)
+        logits = self.mask_decoder(embedding, semantic, visual, [features[name] for name in config.detail_layers or []])
         bce, dice = bce_loss(logits, target, counted).mean(), dice_loss(logits, target, counted).mean()
         loss = (
             config.text_loss_weight * text_factor * text_loss
@@ -348,26 +354,11 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
             BaseNotAvailableError: one of its bases cannot be had.
             TypeError: an option is neither of these nor a setting of the config.
         """
-        hub, shared, changes = sort_options(options)
         of_checkpoint = {"subfolder": subfolder, "revision": revision, "force_download": force_download}
-        folder = checkpoint_folder(name_or_path, **of_checkpoint, **hub)
-        if config is None:
-            config = read_config(folder)
-        elif not isinstance(config, DSVLFSConfig):
-            config = read_config(checkpoint_folder(config, **hub))
-        config = copy.deepcopy(config)
-        override(config, changes)
-        if config._attn_implementation is not None:  # where an Auto class has put the option
-            shared.setdefault("attn_implementation", config._attn_implementation)
-            config._attn_implementation = None
-        image_options, vlm_options = (hub | shared | dict(own or {}) for own in (image_options, vlm_options))
-        file = folder / TENSORS
-        state = read_tensors(file)  # before the bases, which take longer
-        model = cls(config, image_options=image_options, vlm_options=vlm_options)
-        model._adopt(state, file)
-        model.config.name_or_path = model.name_or_path = str(name_or_path)
-        card = folder / "README.md"
-        model.card = card.read_text(encoding="utf-8") if card.is_file() else None
+        opened = open_checkpoint(name_or_path, config, of_checkpoint, image_options, vlm_options, options)
+        model = cls(opened.config, image_options=opened.image_options, vlm_options=opened.vlm_options)
+        model._adopt(opened.tensors, opened.file)
+        model.card = opened.card
         return model.eval()
 
     def load_trained(self, file: Path) -> None:

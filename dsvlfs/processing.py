@@ -13,17 +13,18 @@ from transformers import AutoProcessor, AutoTokenizer, BatchFeature, PreTrainedT
 
 from .configuration import IMAGE_TOKEN, SEMANTIC_TOKEN, DSVLFSConfig
 from .errors import InputError
-from .hub.bases import resolve_base
+from .hub.bases import load_tokenizer
 from .hub.checkpoint_files import checkpoint_folder, read_config
 from .hub.options import override, sort_options
 from .hub.saving import PROCESSOR_FILE
 from .inference.calibration import Calibration
+from .inference.checks import class_name_of, description_of
 from .inference.encoded import View
 from .inference.photos import Photo, context_box, load_mask, load_photo
 from .inference.results import Prediction
 from .parts.semantic_encoder import Question
 
-MAX_NAME, MAX_DESCRIPTION = 200, 2000  # characters
+MAX_NAME_TOKENS, MAX_DESCRIPTION_TOKENS = 150, 600  # a character can be several, and each costs the model time
 
 
 class DSVLFSProcessor(ProcessorMixin):
@@ -54,8 +55,7 @@ class DSVLFSProcessor(ProcessorMixin):
         Raises:
             BaseNotAvailableError: the base cannot be had.
         """
-        base = resolve_base(config.vlm_base or config.language_base, **hub_options)
-        return cls(config, AutoTokenizer.from_pretrained(base))
+        return cls(config, load_tokenizer(config.vlm_base or config.language_base, **hub_options))
 
     @classmethod
     def from_pretrained(
@@ -168,10 +168,8 @@ class DSVLFSProcessor(ProcessorMixin):
             photo_tokens = self.config.vlm_config["image_seq_length"]
         questions = []
         for class_name, description in names:
-            class_name = self._plain_text(class_name, "class name", MAX_NAME)
-            if not class_name:
-                raise InputError("The class name is empty; name what is to be segmented, such as 'red fox'.")
-            description = self._plain_text("" if description is None else description, "description", MAX_DESCRIPTION)
+            class_name = self._plain_text(class_name_of(class_name), "class name", MAX_NAME_TOKENS)
+            description = self._plain_text(description_of(description), "description", MAX_DESCRIPTION_TOKENS)
             text = self.config.prompt_template.format(
                 image=IMAGE_TOKEN * photo_tokens, class_name=class_name, description=_as_sentence(description)
             )
@@ -208,16 +206,17 @@ class DSVLFSProcessor(ProcessorMixin):
             logits = logits[:, :height, :width]
         return logits.detach().float().cpu() + self.config.logit_offset
 
-    def _plain_text(self, text: str, kind: str, limit: int) -> str:
-        """A user's text on one line, once it is known to be safe in a prompt."""
-        if not isinstance(text, str):
-            raise InputError(f"The {kind} is of type {type(text).__name__}; give text.")
-        text = " ".join(text.split())
-        if len(text) > limit:
-            raise InputError(f"The {kind} has {len(text):,} characters; give at most {limit:,}.")
+    def _plain_text(self, text: str, kind: str, token_limit: int) -> str:
+        """A text on one line, once it is known to be safe in a prompt."""
         for token in self.tokenizer.all_special_tokens:
             if token in text:
                 raise InputError(f"The {kind} holds '{token}', a token reserved for the model; leave it out.")
+        tokens = len(self.tokenizer(text, add_special_tokens=False).input_ids)
+        if tokens > token_limit:
+            raise InputError(
+                f"The {kind} is {tokens:,} tokens long to the language model, which reads {token_limit:,} at most; "
+                "shorten it."
+            )
         return text
 
     def _view(self, image: Image.Image, image_size: int, vlm_size: int) -> View:

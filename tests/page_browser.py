@@ -14,6 +14,7 @@ from PIL import Image
 
 from dsvlfs import Support
 from dsvlfs.inference.results import Prediction
+from dsvlfs.processing import DSVLFSProcessor
 
 CHROMIUM_FLAGS = [
     "--headless",
@@ -31,6 +32,9 @@ class FakeModel:
     """Finds everything ever more likely to the right; a class named "left", to the left. A further shot doubts more."""
 
     def __init__(self) -> None:
+        from conftest import micro_config, micro_tokenizer  # which loads this file
+
+        self.processor = DSVLFSProcessor(micro_config(), micro_tokenizer())
         self.supports: list[Any] = []
         self.encoded: list[Image.Image] = []
         self.queries: list[dict[str, Any]] = []
@@ -86,7 +90,7 @@ def model(app: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeMode
     fake = FakeModel()
     monkeypatch.setattr(app.events.engine, "load_model", lambda: fake)
     monkeypatch.setattr(app.events.engine, "CheckpointWriter", FakeWriter)
-    monkeypatch.setattr(app.events, "mask_in_box", fill_box)
+    monkeypatch.setattr(app.events.engine, "mask_in_box", fill_box)
     forget(app)
     yield fake
     forget(app)

@@ -21,7 +21,7 @@ from dsvlfs import DSVLFSConfig
 WORDS = ["[UNK]", "[PAD]", "USER", ":", "ASSISTANT", "Where", "in", "this", "photo", "is", "the", "?", "It", "."]
 WORDS += ["circle", "square", "red", "round"]
 IMAGE, SPARE_ROWS = len(WORDS), 8
-LAYERS, WIDTH, PROMPT = 2, 16, 32
+LAYERS, WIDTH, PROMPT = 2, 64, 32  # a kernel of 4-bit weights for CPUs takes multiples of 64 alone
 
 
 def sam_config() -> SamConfig:
@@ -45,12 +45,17 @@ def sam_config() -> SamConfig:
 
 def llava_config() -> LlavaConfig:
     vision = CLIPVisionConfig(
-        hidden_size=24, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2, image_size=28, patch_size=14
+        hidden_size=WIDTH,
+        intermediate_size=WIDTH,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        image_size=28,
+        patch_size=14,
     )
     text = LlamaConfig(
         vocab_size=len(WORDS) + SPARE_ROWS,
         hidden_size=WIDTH,
-        intermediate_size=24,
+        intermediate_size=WIDTH,
         num_hidden_layers=LAYERS,
         num_attention_heads=2,
     )

@@ -8,7 +8,7 @@ import torch
 from conftest import build_micro_model
 
 from dsvlfs import DSVLFSModel, InputError
-from dsvlfs.modeling import TrainingOutput
+from dsvlfs.parts.losses import TrainingOutput
 
 
 def _training_inputs(model: DSVLFSModel, circle, batch: int = 3):
@@ -250,9 +250,9 @@ def test_a_damaged_or_foreign_checkpoint_is_named(micro_model, tmp_path):
     file = tmp_path / "model.safetensors"
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match="missing or damaged"):
+    with pytest.raises(InputError, match="is damaged"):
         micro_model.load_trained(file)
-    with pytest.raises(InputError, match="missing or damaged"):
+    with pytest.raises(InputError, match="no checkpoint"):
         micro_model.load_trained(tmp_path / "absent.safetensors")
     file.write_bytes(whole)
     micro_model.mask_decoder.no_visual_prompt = torch.nn.Parameter(torch.zeros(7))
@@ -308,5 +308,5 @@ def test_a_description_that_is_no_text_is_named(micro_model, circle):
 
 @pytest.mark.parametrize("batch_size", [0, -1])
 def test_a_batch_of_nothing_is_refused(micro_model, circle, batch_size):
-    with pytest.raises(InputError, match="give 1 or more"):
+    with pytest.raises(InputError, match="whole number, 1 or more"):
         micro_model.segment([circle[0]], "circle", mode="semantic", batch_size=batch_size)

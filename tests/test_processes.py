@@ -1,84 +1,50 @@
 """Commands that two processes share: they end together, whatever happens to one of them.
 
-The processes are started without a launcher, which would kill one when the other fails and hide its status.
+There is no launcher, which would kill one when the other fails and hide its status.
 """
 
 import os
-import socket
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
 from accelerate import PartialState
 from drawn_sets import draw_folder
+from forked import run_two_processes
+from stand_ins import BrightnessModel, ContrastSegmenter
 
+from dsvlfs import cli
 from dsvlfs.errors import InputError
+from dsvlfs.labelling import label
+from dsvlfs.measuring import result_table
 from dsvlfs.processes import PATIENCE, SharedError, all_processes, failing_together, gather, join_processes
 
-ROOT = Path(__file__).parent.parent
 
-EVALUATE = """
-import os, sys, time
-from test_evaluation import ContrastSegmenter
-from dsvlfs import cli, processes
-from dsvlfs.errors import InputError
+def evaluate_command(scenario: str, root: Path, out: Path) -> int:
+    def load(name: str) -> ContrastSegmenter:
+        if scenario == "one has no model" and os.environ["RANK"] == "1":
+            raise InputError("There is no model here.")
+        return ContrastSegmenter()
 
-rank, scenario, root, out = int(os.environ["RANK"]), *sys.argv[1:]
+    def leaving_late(result: dict) -> str:
+        time.sleep(3)  # the second process has long been done
+        return "done"
 
-def load(name):
-    if scenario == "one has no model" and rank == 1:
-        raise InputError("There is no model here.")
-    return ContrastSegmenter()
-
-def leaving_late(table):
-    time.sleep(3)  # the second process has long been done
-    return "done"
-
-cli.running.load_model, cli.evaluate._table = load, leaving_late
-sys.exit(cli.main(["evaluate", "--set", "folder", "--root", root, "--seeds", "1", "--limit", "4", "--out", out]))
-"""
-
-LABEL = """
-import os, sys
-from test_label import BrightnessModel
-from dsvlfs.labelling import label
-from dsvlfs.cli import main
-
-rank, scenario, photos, out = int(os.environ["RANK"]), *sys.argv[1:]
-add = label.LabelFolder.add
-
-def on_a_full_disk(folder, process, *arguments):
-    if process == 1:
-        raise OSError("No space left on device")
-    add(folder, process, *arguments)
-
-label.DSVLFSModel, label.LabelFolder.add = BrightnessModel, on_a_full_disk
-sys.exit(main(["label", "--class-name", "fox", "--photos", photos, "--out", out]))
-"""
+    cli.running.load_model, result_table.result_table = load, leaving_late
+    command = ["evaluate", "--set", "folder", "--root", root, "--seeds", 1, "--limit", 4, "--out", out]
+    return cli.main([*map(str, command)])
 
 
-def two_processes(script: str, *arguments: object) -> list[tuple[int, str]]:
-    """Exit status and standard error of each."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    paths = os.pathsep.join(map(str, (ROOT, *(ROOT / "tests" / room for room in ("", "labelling", "measuring")))))
-    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-c", script, *map(str, arguments)],
-            env=os.environ | shared | {"RANK": rank, "LOCAL_RANK": rank, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in ("0", "1")
-    ]
-    try:
-        return [(process.returncode, errors) for process in running for errors in [process.communicate(timeout=200)[1]]]
-    finally:
-        for process in running:
-            process.kill()
+def label_command(photos: Path, out: Path) -> int:
+    add = label.LabelFolder.add
+
+    def on_a_full_disk(folder: label.LabelFolder, process: int, *arguments: object) -> None:
+        if process == 1:
+            raise OSError("No space left on device")
+        add(folder, process, *arguments)
+
+    label.DSVLFSModel, label.LabelFolder.add = BrightnessModel, on_a_full_disk
+    return cli.main(["label", "--class-name", "fox", "--photos", str(photos), "--out", str(out)])
 
 
 def complaints(errors: str) -> list[str]:
@@ -92,7 +58,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_nobody_leaves_before_the_last_one_is_done(folder, tmp_path):
-    ended = two_processes(EVALUATE, "all is well", folder, tmp_path / "result.json")
+    ended = run_two_processes(evaluate_command, "all is well", folder, tmp_path / "result.json")
     assert [status for status, _ in ended] == [0, 0], ended
     assert (tmp_path / "result.json").is_file()
 
@@ -104,7 +70,9 @@ def test_nobody_leaves_before_the_last_one_is_done(folder, tmp_path):
 def test_what_fails_in_one_process_fails_in_both(folder, tmp_path, scenario, sentence):
     if scenario == "one cannot write":
         (tmp_path / "result.json.part").mkdir()
-    (first, errors), (second, others_errors) = two_processes(EVALUATE, scenario, folder, tmp_path / "result.json")
+    (first, errors), (second, others_errors) = run_two_processes(
+        evaluate_command, scenario, folder, tmp_path / "result.json"
+    )
     assert (first, second) == (2, 2), (errors, others_errors)
     (complaint,) = complaints(errors)
     assert sentence in complaint
@@ -112,7 +80,7 @@ def test_what_fails_in_one_process_fails_in_both(folder, tmp_path, scenario, sen
 
 
 def test_a_failed_share_of_labels_fails_in_both(folder, tmp_path):
-    (first, errors), (second, others_errors) = two_processes(LABEL, "", folder / "images", tmp_path / "labels")
+    (first, errors), (second, others_errors) = run_two_processes(label_command, folder / "images", tmp_path / "labels")
     assert (first, second) == (2, 2), (errors, others_errors)
     assert complaints(errors) == ["dsvlfs: No space left on device"]
     assert (tmp_path / "labels" / "labels-0.jsonl").is_file()  # what the other did is kept

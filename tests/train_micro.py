@@ -1,12 +1,7 @@
-"""`dsvlfs train` with the micro model, in this process or as one of its own.
-
-As a process: `python train_micro.py NAME:N ...`, with the command's own arguments after the first: it kills itself just
-before the N-th rename to NAME; `none` lets it live.
-"""
+"""`dsvlfs train` with the micro model."""
 
 import os
 import signal
-import sys
 from pathlib import Path
 
 from conftest import build_micro_model
@@ -23,6 +18,18 @@ def run(*arguments: object) -> None:
     given = vars(build_parser().parse_args(["train", *map(str, arguments)]))
     del given["run"]
     train(given.pop("config"), given.pop("data_root"), given.pop("out"), **given)
+
+
+def run_command(arguments: list[object], kill_at: tuple[str, int] | None = None) -> int:
+    """The command, for a process of its own.
+
+    Args:
+        kill_at: name and number of a rename to it, just before which the process kills itself.
+    """
+    episode_losses.DSVLFSModel = _build
+    if kill_at:
+        _kill_at_rename(*kill_at)
+    return main(["train", *map(str, arguments)])
 
 
 def _build(config: DSVLFSConfig) -> DSVLFSModel:
@@ -42,11 +49,3 @@ def _kill_at_rename(name: str, count: int) -> None:
         rename(source, target)
 
     os.replace = counting
-
-
-if __name__ == "__main__":
-    if sys.argv[1] != "none":
-        kill_name, kill_count = sys.argv[1].split(":")
-        _kill_at_rename(kill_name, int(kill_count))
-    episode_losses.DSVLFSModel = _build
-    sys.exit(main(["train", *sys.argv[2:]]))

@@ -9,6 +9,7 @@ PyTorch and transformers take seconds to import: each command imports what it ne
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 
 from .. import __version__
@@ -53,6 +54,8 @@ COMMANDS = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status."""
     arguments = build_parser().parse_args(argv)
+    # Wherever it is installed, it misses a kernel for 4 bits on a CPU, which it would fetch from the hub.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         return arguments.run(arguments)
     except (InputError, OSError) as error:  # OSError: no base model (BaseNotAvailableError), a full disk

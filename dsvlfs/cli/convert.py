@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..errors import InputError
+
 
 def add(commands: argparse._SubParsersAction) -> None:
     """Adds the command."""
@@ -18,14 +20,24 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--reference", type=Path, metavar="FILE.bin", help="the authors' code, after zero_to_fp32, to a checkpoint"
     )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the result")
+    parser.add_argument(
+        "--check", action="store_true", help="compare the result with segment-anything's own modules (dsvlfs[sam])"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command and returns its exit status."""
+    if arguments.check and not arguments.sam:
+        raise InputError("--check is for --sam alone; leave it out.")
     if arguments.sam:
         from ..convert.sam import import_sam
 
         import_sam(arguments.sam, arguments.out)
+        if arguments.check:
+            from ..convert.sam_check import check_sam
+
+            found = check_sam(arguments.sam, arguments.out)
+            print(f"as in segment-anything: features and masks differ by {found:.1e} of the largest value at most")
     else:
         from ..convert.reference import import_reference
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from . import running
+
 
 def add(commands: argparse._SubParsersAction) -> None:
     """Adds the command."""
@@ -25,6 +27,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command and returns its exit status."""
+    running.quieten()
     from ..page.layout import serve
 
     # None leaves a choice to Gradio's environment variables.

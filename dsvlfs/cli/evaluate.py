@@ -20,6 +20,8 @@ from .arguments import (
     set_and_fold,
 )
 
+COMPARISONS = ("prototype", "mutual")
+
 
 def add(commands: argparse._SubParsersAction) -> None:
     """Adds the command."""
@@ -66,9 +68,11 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument(
         "--method",
-        choices=("model", "prototype"),
-        default="model",
-        help="the model, or the training-free comparison on its frozen features (default: model)",
+        choices=("model", *COMPARISONS),
+        nargs="+",
+        default=["model"],
+        help="the model, and training-free comparisons on its frozen features: prototypes, or mutual matches with "
+        "clusters; several are measured side by side (default: model)",
     )
     parser.add_argument(
         "--limit", type=count, metavar="N", help="take only the file's, or each seed's, first N episodes"
@@ -82,12 +86,15 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command and returns its exit status."""
-    if arguments.method == "prototype" and "semantic" in arguments.mode:
-        raise InputError("Method prototype has no semantic mode, for it sees only supports; use --mode visual or both.")
-
-    if arguments.method == "prototype" and (arguments.aggregation or arguments.describe):
+    if "model" not in arguments.method and "semantic" in arguments.mode:
         raise InputError(
-            "Method prototype pools the supports and reads no text; leave --aggregation and --describe out."
+            f"Method {arguments.method[0]} has no semantic mode, for it sees only supports; use --mode visual or both."
+        )
+
+    if "model" not in arguments.method and (arguments.aggregation or arguments.describe):
+        raise InputError(
+            f"Method {arguments.method[0]} takes the supports together and reads no text; leave --aggregation and "
+            "--describe out."
         )
 
     if arguments.episodes and (arguments.fold, arguments.shots, arguments.seeds) != (None, None, None):
@@ -95,67 +102,65 @@ def run(arguments: argparse.Namespace) -> int:
             "A file of episodes has its own fold, shots and seeds; leave these options out, or give --set."
         )
 
-    from ..data.episodes import load_episodes, named_episodes
-    from ..data.named_sets import training_class_names
-    from ..data.protocol import protocol_episodes
-    from ..measuring.evaluation import evaluate
-    from ..measuring.prototype import PrototypeSegmenter
+    from ..data.label_maps import fields_of
+    from ..measuring.fields import mean_over_fields
+    from ..measuring.result_table import fields_table, result_table
     from ..processes import join_processes
 
     if arguments.out.is_dir():
         raise InputError(f"{arguments.out} is a folder; give a file for the result, such as result.json.")
-    trained_classes = None
-    if arguments.trained_on:
-        name, fold = arguments.trained_on
-        root = arguments.trained_on_root or (arguments.root if name == arguments.set else None)
-        trained_classes = training_class_names(name, root, fold)
-    if arguments.episodes:
-        episodes = load_episodes(arguments.root, arguments.episodes, arguments.limit, trained_classes)
-    else:
-        entries = protocol_episodes(arguments.set, arguments.root, **protocol_options(arguments))
-        episodes = named_episodes(arguments.root, entries, trained_classes)
+    fields = fields_of(arguments.root) if arguments.set == "labels" else [arguments.root]
+    episodes = {field.name: _episodes(arguments, field) for field in fields}  # all, before the first is measured
     running.make_folder(arguments.out.parent)
-    segmenter = running.load_model(arguments.model)
-    if arguments.method == "prototype":
-        segmenter = PrototypeSegmenter(segmenter)
-    results = evaluate(
-        segmenter,
-        episodes,
-        modes=arguments.mode,
-        aggregation=arguments.aggregation,
-        describe=arguments.describe,
-        workers=arguments.workers,
-        trained_classes=trained_classes,
-    )
+    model = running.load_model(arguments.model)
+    results = {name: _measured(arguments, model, *own) for name, own in episodes.items()}
     if join_processes().is_main_process:
         given = {name: str(v) if isinstance(v, Path) else v for name, v in vars(arguments).items() if name != "run"}
-        content = results[arguments.mode[0]] if len(results) == 1 else {"modes": results}
+        content = {"fields": results, "mean": mean_over_fields(results)}
+        if len(results) == 1:
+            (own,) = results.values()
+            content = next(iter(own.values())) if len(own) == 1 else {"modes": own}
         write_json(arguments.out, {**content, "arguments": given})
-        for mode, result in results.items():
-            print(*([f"{mode}:"] if len(results) > 1 else []), _table(result), sep="\n")
+        if len(results) > 1:
+            print(fields_table(results, content["mean"]))
+        else:
+            for name, result in own.items():
+                print(*([f"{name}:"] if len(own) > 1 else []), result_table(result), sep="\n")
     return 0
 
 
-def _table(result: dict[str, Any]) -> str:
-    low, high = result["miou_interval_95"]
-    rows = [
-        *result["iou"].items(),
-        ("mIoU", result["miou"]),
-        ("FB-IoU", result["fb_iou"]),
-        ("boundary IoU", result["boundary_iou"]),
-    ]
-    for key, title in (("shared_classes", "mIoU, trained classes"), ("new_classes", "mIoU, new classes")):
-        if result.get(key, {}).get("classes"):
-            rows.append((f"{title} ({len(result[key]['classes'])})", result[key]["miou"]))
-    for key, title in (("base_false_positive_rate", "base classes covered"), ("right_tile", "right tile")):
-        if result.get(key) is not None:
-            rows.append((title, result[key]))
-    width = max(len(name) for name, _ in rows)
-    lines = [f"{name:<{width}}  {percent:5.1f} %" for name, percent in rows]
-    if "miou_by_seed" in result:
-        lines.append(f"{len(result['miou_by_seed'])} seeds, mIoU's standard deviation {result['miou_std']:.2f}")
-    lines.append(
-        f"{result['episodes']} episodes, mIoU's 95 % interval {low:.1f} to {high:.1f}, "
-        f"{result['seconds_per_query']:.2f} s a query"
+def _episodes(arguments: argparse.Namespace, root: Path) -> tuple[Any, set[str] | None]:
+    """The episodes to measure on, and the names of the classes that the model was trained on, where they are told."""
+    from ..data.episodes import load_episodes, named_episodes
+    from ..data.named_sets import training_class_names
+    from ..data.protocol import protocol_episodes
+
+    trained_classes = None
+    if arguments.trained_on:
+        name, fold = arguments.trained_on
+        known_root = arguments.trained_on_root or (root if name == arguments.set else None)
+        trained_classes = training_class_names(name, known_root, fold)
+    if arguments.episodes:
+        return load_episodes(root, arguments.episodes, arguments.limit, trained_classes), trained_classes
+    entries = protocol_episodes(arguments.set, root, **protocol_options(arguments))
+    return named_episodes(root, entries, trained_classes), trained_classes
+
+
+def _measured(arguments: argparse.Namespace, model: Any, episodes: Any, trained: set[str] | None) -> dict[str, Any]:
+    """A result for each mode of the model and each comparison."""
+    from ..measuring.evaluation import evaluate
+    from ..measuring.mutual import MutualSegmenter
+    from ..measuring.prototype import PrototypeSegmenter
+
+    kinds = {"prototype": PrototypeSegmenter, "mutual": MutualSegmenter}
+    beside = {name: kinds[name](model) for name in COMPARISONS if name in arguments.method}
+    return evaluate(
+        model,
+        episodes,
+        modes=arguments.mode if "model" in arguments.method else [],
+        comparisons=beside,
+        aggregation=arguments.aggregation,
+        describe=arguments.describe,
+        workers=arguments.workers,
+        trained_classes=trained,
     )
-    return "\n".join(lines)

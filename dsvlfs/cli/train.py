@@ -46,9 +46,6 @@ def run(arguments: argparse.Namespace) -> int:
             resume=arguments.resume,
         )
     except (InputError, OSError) as error:  # the processes do not fail together: each says what ended it
-        message = str(error).strip()
-        if "Traceback" in message:  # a worker's error carries it; what it says comes last
-            message = message.splitlines()[-1].removeprefix("dsvlfs.errors.InputError: ")
-        print(f"dsvlfs: {message}", file=sys.stderr)
+        print(f"dsvlfs: {error}", file=sys.stderr)
         return 2
     return 0

@@ -9,14 +9,13 @@ with it: the config's `photo_markers`.
 import copy
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..configuration import DSVLFSConfig
 from ..errors import InputError
-from ..hub.checkpoint_files import write_tensors
-from ..hub.model_card import new_card
 from ..modeling import DSVLFSModel
 from ..processing import DSVLFSProcessor
 from .sam import read_pickle, rename
@@ -54,9 +53,11 @@ def import_reference(file: Path, folder: Path, config: DSVLFSConfig | None = Non
         )
     tokenizer = DSVLFSProcessor.from_config(config).tokenizer
     with torch.device("meta"):
-        wanted = DSVLFSModel(config, load_bases=False).trained_state_dict()
+        model = DSVLFSModel(config, load_bases=False)
+    wanted = model.trained_state_dict()
     rows = wanted[f"{_LANGUAGE}lm_head.modules_to_save.default.weight"].shape[0]
-    state = convert(source, rows, tokenizer.convert_tokens_to_ids(MARKERS))
+    markers: Any = tokenizer.convert_tokens_to_ids(MARKERS)  # a list of a list
+    state = convert(source, rows, markers)
     # The authors' decoder always has both prompts.
     state["mask_decoder.no_semantic_prompt"] = torch.zeros(config.prompt_dim)
     wrong = sorted(wanted.keys() ^ state.keys()) or sorted(n for n in wanted if wanted[n].shape != state[n].shape)
@@ -65,10 +66,7 @@ def import_reference(file: Path, folder: Path, config: DSVLFSConfig | None = Non
             f"{file} does not come from the authors' code ({len(wrong)} tensors do not fit, first {wrong[0]}); "
             "give the one file that zero_to_fp32.py wrote of a run with its own settings."
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    config.save_pretrained(folder)
-    (folder / "README.md").write_text(new_card(config), encoding="utf-8")
-    write_tensors(folder / "model.safetensors", state)
+    model.save_pretrained(folder, state_dict=state)
 
 
 def convert(source: dict[str, Tensor], rows: int, markers: list[int]) -> dict[str, Tensor]:

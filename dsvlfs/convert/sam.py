@@ -9,7 +9,9 @@ from torch import Tensor
 from transformers import SamConfig, SamModel, SamVisionConfig
 
 from ..errors import InputError
+from ..files import write_text
 from ..hub.checkpoint_files import write_tensors
+from ..hub.digests import write_record
 
 # Names of segment-anything's modules, and what transformers calls them; the first that matches is taken.
 _NAMES = [
@@ -70,7 +72,8 @@ def import_sam(file: Path, folder: Path) -> SamConfig:
         )
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder / "model.safetensors", state)
-    config.save_pretrained(folder)
+    write_text(folder / "config.json", config.to_json_string())
+    write_record(folder)
     return config
 
 

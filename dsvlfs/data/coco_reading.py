@@ -11,7 +11,9 @@ from pycocotools import mask as coco_mask
 from ..errors import InputError
 from .index_cache import Split, cached_index, file_state, layout_error
 from .json_stream import read_entries
-from .photos import as_png, union_run_lengths
+from .photos import as_png
+from .run_lengths import union_run_lengths
+from .schemas import Annotation, Category, CocoPhoto, LvisCategory, LvisPhoto
 
 _COCO_NAMES = (
     "person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, stop sign, "
@@ -49,8 +51,8 @@ def coco_index(root: Path, split: Split) -> Dataset:
     if folder.is_dir():
         photos = folder
 
-        def photo_path(file_name: str) -> Path:
-            return folder / file_name
+        def photo_path(photo: dict[str, Any]) -> Path:
+            return folder / photo["file_name"]
 
     else:  # 2017 shuffled 2014's photos between its folders, and left their numbers
         photos, rest = root.resolve() / "val2017", root.resolve() / "train2017"
@@ -58,8 +60,8 @@ def coco_index(root: Path, split: Split) -> Dataset:
             raise layout_error("coco-20i", COCO_TREE, root, folder.name)
         in_val = {file.name for file in photos.iterdir()}
 
-        def photo_path(file_name: str) -> Path:
-            name = file_name.split("_")[-1]
+        def photo_path(photo: dict[str, Any]) -> Path:
+            name = photo["file_name"].split("_")[-1]
             return (photos if name in in_val else rest) / name
 
     index_of = {names[0]: index for index, names in enumerate(COCO_CLASSES)}
@@ -71,7 +73,7 @@ def coco_index(root: Path, split: Split) -> Dataset:
         return {"class_index": index_of[name], "class_name": name, "class_names": [name], "definition": ""}
 
     key = (root.resolve(), split, year, file_state(file), photos.name)
-    return cached_index("coco-20i", key, lambda: coco_rows(file, "file_name", photo_path, describe))
+    return cached_index("coco-20i", key, lambda: coco_rows(file, CocoPhoto, Category, photo_path, describe))
 
 
 LVIS_TREE = (
@@ -98,34 +100,35 @@ def lvis_index(root: Path, split: Split) -> Dataset:
     else:
         raise layout_error("lvis-92i", LVIS_TREE, root, "train2017")
 
-    def photo_path(coco_url: str) -> Path:
-        return photos.joinpath(*coco_url.split("/")[-2:])
+    def photo_path(photo: dict[str, Any]) -> Path:
+        return photos.joinpath(*photo["coco_url"].split("/")[-2:])
 
     def describe(category: dict[str, Any]) -> dict[str, Any]:
-        names = [n.replace("_", " ") for n in [category["name"], *category.get("synonyms", [])]]
+        names = [n.replace("_", " ") for n in [category["name"], *(category.get("synonyms") or [])]]
         return {
             "class_index": category["id"],
             "class_name": names[0],
             "class_names": list(dict.fromkeys(names)),
-            "definition": category.get("def", ""),
+            "definition": category.get("def") or "",
         }
 
     key = (photos, split, file.resolve(), file_state(file))
-    return cached_index("lvis-92i", key, lambda: coco_rows(file, "coco_url", photo_path, describe))
+    return cached_index("lvis-92i", key, lambda: coco_rows(file, LvisPhoto, LvisCategory, photo_path, describe))
 
 
 def coco_rows(
     file: Path,
-    photo_field: str,
-    photo_path: Callable[[str], Path],
+    photo: Any,
+    category: Any,
+    photo_path: Callable[[dict[str, Any]], Path],
     describe: Callable[[dict[str, Any]], Mapping[str, Any]],
 ) -> Iterator[dict[str, Any]]:
     """Rows by photo and category id; a mask is the union of the category's instances, crowds included.
 
     Args:
         file: `instances_*.json` or `lvis_v1_*.json`.
-        photo_field: of an entry of `images`, which says where the photo is.
-        photo_path: of that field's value.
+        photo, category: schemas of the entries of `images` and `categories`.
+        photo_path: of an entry of `images`, where the photo is.
         describe: of an entry of `categories`: its `class_index`, `class_name`, `class_names` and `definition`.
 
     Yields:
@@ -135,27 +138,24 @@ def coco_rows(
         InputError: the file is damaged or not COCO's.
     """
     photos, categories = {}, {}
-    for entry in read_entries(file, "images", ("id", "height", "width", photo_field)):
-        photos[entry["id"]] = (str(photo_path(entry[photo_field])), entry["height"], entry["width"])
-    for entry in read_entries(file, "categories", ("id", "name")):
+    for entry in read_entries(file, "images", photo):
+        photos[entry["id"]] = (str(photo_path(entry)), entry["height"], entry["width"])
+    for entry in read_entries(file, "categories", category):
         categories[entry["id"]] = describe(entry)
     instances: dict[tuple[int, int], list[bytes]] = defaultdict(list)
-    for entry in read_entries(file, "annotations", ("image_id", "category_id", "segmentation")):
+    for entry in read_entries(file, "annotations", Annotation):
         photo_id, category_id = entry["image_id"], entry["category_id"]
         if photo_id not in photos or category_id not in categories:
             raise InputError(
                 f"{file} annotates photo {photo_id} with category {category_id} but does not list both; get the file "
                 "again."
             )
-        if not entry["segmentation"]:
-            continue
         try:
             run_lengths = union_run_lengths([entry["segmentation"]], *photos[photo_id][1:])
-        except Exception as error:  # pycocotools raises no narrower one
-            raise InputError(
-                f"{file} has a segmentation of photo {photo_id} that cannot be read ({error}); get the file again."
-            ) from None
-        instances[photo_id, category_id].append(run_lengths["counts"])
+        except InputError as error:
+            raise InputError(f"Photo {photo_id} in {file}: {error}") from None
+        if run_lengths is not None:
+            instances[photo_id, category_id].append(run_lengths["counts"])
     for photo_id, category_id in sorted(instances):
         path, height, width = photos[photo_id]
         union = coco_mask.merge(

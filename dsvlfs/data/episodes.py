@@ -12,7 +12,7 @@ A line is an episode: `class_name`, `query` (one photo) and `support` (K photos)
 
 import io
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,10 @@ from PIL import Image
 from ..errors import InputError
 from ..files import read_json_lines
 from ..inference.photos import load_mask, load_photo, open_image
+from .episode_lines import MOSAIC_LAYOUT, check_entries, photo_ids_of, query_id_of, query_photos_of, support_ids_of
+from .episode_photos import CocoPhotos, Example, PhotoFolder
 from .mosaic import compose_mosaic
 from .named_sets import class_names, load_index, split_classes
-from .photos import read_coco, union_mask
-
-Example = tuple[Image.Image, np.ndarray]
-
-MOSAIC_LAYOUT = (2, 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,14 +91,11 @@ def load_episodes(
         InputError: the file or the root is not laid out so or lacks a photo; also, when an episode is read, its photo
             or mask cannot be used.
     """
-    entries = read_json_lines(file)[:limit]
-    if not entries:
-        raise InputError(f"{file} holds no episodes; give a file with one episode a line.")
-    _check_entries(entries, file)
+    entries = check_entries(read_json_lines(file)[:limit], file)
     if "data_set" in entries[0]:
         return named_episodes(root, entries, trained_classes)
-    photo_ids = {photo_id for entry in entries for photo_id in _photo_ids(entry)}
-    photos = (_CocoPhotos if "category_id" in entries[0] else _PhotoFolder)(root, photo_ids)
+    photo_ids = {photo_id for entry in entries for photo_id in photo_ids_of(entry)}
+    photos = (CocoPhotos if "category_id" in entries[0] else PhotoFolder)(root, photo_ids)
     return _EpisodeFile(entries, photos)
 
 
@@ -129,7 +123,7 @@ def named_episodes(
 
 
 class _EpisodeFile(Sequence[Episode]):
-    def __init__(self, entries: list[dict[str, Any]], photos: "_PhotoFolder | _CocoPhotos") -> None:
+    def __init__(self, entries: list[dict[str, Any]], photos: PhotoFolder | CocoPhotos) -> None:
         self._entries = entries
         self._photos = photos
 
@@ -138,11 +132,11 @@ class _EpisodeFile(Sequence[Episode]):
 
     def query_id(self, index: int) -> str:
         """What tells the query of an episode from others, known without reading it."""
-        return _query_id(self._entries[index])
+        return query_id_of(self._entries[index])
 
-    def __getitem__(self, index: int) -> Episode:
+    def __getitem__(self, index: int) -> Episode:  # type: ignore[override]  # no slices
         entry = self._entries[index]
-        category_id = entry.get("category_id")
+        category_id: Any = entry.get("category_id")  # COCO's photos alone have one
         query, query_mask = self._photos.example(entry["query"], category_id)
         position, layout = entry.get("position"), None
         others = self._photos.others(entry["query"], category_id)
@@ -158,7 +152,7 @@ class _EpisodeFile(Sequence[Episode]):
             query=query,
             query_mask=query_mask,
             support=[self._photos.example(photo_id, category_id) for photo_id in entry["support"]],
-            support_ids=_support_ids(entry),
+            support_ids=support_ids_of(entry),
             class_names=(entry["class_name"],),
             position=position,
             layout=layout,
@@ -167,7 +161,7 @@ class _EpisodeFile(Sequence[Episode]):
             query_classes=frozenset().union(
                 *map(self._photos.classes, [entry["query"], *entry.get("distractors", ())])
             ),
-            query_photos=_query_photos(entry),
+            query_photos=query_photos_of(entry),
         )
 
 
@@ -180,9 +174,9 @@ class _Chosen(Sequence[Episode]):
 
     def query_id(self, index: int) -> str:
         """What tells the query of an episode from others, known without reading it."""
-        return self._episodes.query_id(self._numbers[index])
+        return getattr(self._episodes, "query_id", str)(self._numbers[index])
 
-    def __getitem__(self, index: int) -> Episode:
+    def __getitem__(self, index: int) -> Episode:  # type: ignore[override]  # no slices
         return self._episodes[self._numbers[index]]
 
 
@@ -199,19 +193,20 @@ class _NamedEpisodes(Sequence[Episode]):
         for column in ("image", "mask", "ignore"):  # decoded here, where an error gets a sentence
             index = index.cast_column(column, ImageFeature(decode=False))
         self._index = index
-        wanted = {photo_id for entry in entries for photo_id in _photo_ids(entry)}
+        wanted = {photo_id for entry in entries for photo_id in photo_ids_of(entry)}
         self._rows: dict[tuple[str, str], int] = {}
         self._classes: dict[str, set[str]] = defaultdict(set)
-        self._base_rows: dict[str, list[int]] | None = None if base_classes is None else defaultdict(list)
+        base_rows: dict[str, list[int]] = defaultdict(list)
+        self._base_rows = None if base_classes is None else base_rows
         columns = zip(index["photo_id"][:], index["class_name"][:], index["class_index"][:])
         for row, (photo_id, class_name, class_index) in enumerate(columns):
             if photo_id in wanted:
                 self._rows[photo_id, class_name] = row
                 self._classes[photo_id].add(class_name)
                 if base_classes is not None and class_index in base_classes:
-                    self._base_rows[photo_id].append(row)
+                    base_rows[photo_id].append(row)
         for entry in entries:
-            for photo_id in _photo_ids(entry):
+            for photo_id in photo_ids_of(entry):
                 if (photo_id, entry["class_name"]) not in self._rows:
                     raise InputError(
                         f"The test photos of {name} in {root} have no '{photo_id}' with "
@@ -223,9 +218,9 @@ class _NamedEpisodes(Sequence[Episode]):
 
     def query_id(self, index: int) -> str:
         """What tells the query of an episode from others, known without reading it."""
-        return _query_id(self._entries[index])
+        return query_id_of(self._entries[index])
 
-    def __getitem__(self, index: int) -> Episode:
+    def __getitem__(self, index: int) -> Episode:  # type: ignore[override]  # no slices
         entry = self._entries[index]
         class_name = entry["class_name"]
         own = self._rows[entry["query"], class_name]
@@ -243,7 +238,7 @@ class _NamedEpisodes(Sequence[Episode]):
             query=query,
             query_mask=query_mask,
             support=[self._example(self._index[self._rows[photo_id, class_name]]) for photo_id in entry["support"]],
-            support_ids=_support_ids(entry),
+            support_ids=support_ids_of(entry),
             class_names=tuple(row["class_names"]),
             seed=entry["seed"],
             query_ignore=_decoded_ignore(row["ignore"], query.size) if row["ignore"] else None,
@@ -251,92 +246,12 @@ class _NamedEpisodes(Sequence[Episode]):
             query_others=base,
             description=row["definition"] or None,
             query_classes=frozenset(self._classes[entry["query"]]),
-            query_photos=_query_photos(entry),
+            query_photos=query_photos_of(entry),
         )
 
     def _example(self, row: dict[str, Any]) -> Example:
         photo = load_photo(row["image"]["path"])
         return photo, _decoded_mask(row["mask"], photo.size)
-
-
-class _PhotoFolder:
-    """Photos by stem; each has one mask, so that there are no categories."""
-
-    def __init__(self, root: Path, photo_ids: set[str]) -> None:
-        file = root / "metadata.jsonl"
-        entries = read_json_lines(file, ("image", "mask"))
-        self._files = {Path(entry["image"]).stem: (root / entry["image"], root / entry["mask"]) for entry in entries}
-        self.definitions = {e["name"]: e["definition"] for e in entries if "name" in e and e.get("definition")}
-        self._classes = {
-            Path(e["image"]).stem: {name for key in ("synonyms", "hypernyms") for name in e.get(key, ())}
-            | {e.get("name")}
-            for e in entries
-        }
-        if missing := sorted(photo_ids - self._files.keys(), key=str):
-            raise InputError(
-                f"{file} has no photo '{missing[0]}' ({len(missing)} of the episodes' photos are missing); give the "
-                "root that the episodes were made for."
-            )
-
-    def example(self, photo_id: str, _: None) -> Example:
-        image_file, mask_file = self._files[photo_id]
-        photo = load_photo(image_file)
-        return photo, load_mask(mask_file, photo.size)
-
-    def classes(self, photo_id: str) -> set[str]:
-        """Every name of what the photo is known to show."""
-        return self._classes[photo_id]
-
-    def others(self, photo_id: str, _: None) -> None:
-        """What else a photo shows is unknown."""
-
-
-class _CocoPhotos:
-    """Photos of COCO's layout by image id, in the split that knows them all."""
-
-    definitions: Mapping[str, str] = {}
-
-    def __init__(self, root: Path, photo_ids: set[int]) -> None:
-        for file in sorted((root / "annotations").glob("instances_*.json")):
-            annotations = read_coco(file)
-            self._photos = {entry["id"]: entry for entry in annotations["images"]}
-            if photo_ids <= self._photos.keys():
-                break
-        else:
-            raise InputError(
-                f"No annotations/instances_*.json in {root} knows every photo of the episodes; give the root that the "
-                "episodes were made for."
-            )
-        self._folder = root / file.stem.removeprefix("instances_")
-        self._names = {entry["id"]: entry["name"] for entry in annotations["categories"]}
-        self._segmentations = defaultdict(list)
-        self._categories: dict[int, set[int]] = defaultdict(set)
-        for entry in annotations["annotations"]:
-            self._categories[entry["image_id"]].add(entry["category_id"])
-            self._segmentations[entry["image_id"], entry["category_id"]].append(entry["segmentation"])
-
-    def example(self, photo_id: int, category_id: int) -> Example:
-        entry = self._photos[photo_id]
-        segmentations = self._segmentations.get((photo_id, category_id))
-        if not segmentations:
-            raise InputError(
-                f"Photo {photo_id} has no instance of category {category_id} in {self._folder.name}; correct or remove "
-                "the episodes that use it."
-            )
-        photo = load_photo(self._folder / entry["file_name"])
-        return photo, load_mask(union_mask(segmentations, entry["height"], entry["width"]), photo.size)
-
-    def classes(self, photo_id: int) -> set[str]:
-        """The name of every category in the photo."""
-        return {self._names[c] for c in self._categories[photo_id] if c in self._names}
-
-    def others(self, photo_id: int, category_id: int) -> np.ndarray:
-        """Every instance of another category in the photo, bool (height, width)."""
-        entry = self._photos[photo_id]
-        found = [self._segmentations[photo_id, other] for other in self._categories[photo_id] - {category_id}]
-        instances = [instance for part in found for instance in part]
-        height, width = entry["height"], entry["width"]
-        return union_mask(instances, height, width) if instances else np.zeros((height, width), dtype=bool)
 
 
 def is_shared(names: Collection[str], trained_classes: Collection[str]) -> bool:
@@ -346,12 +261,13 @@ def is_shared(names: Collection[str], trained_classes: Collection[str]) -> bool:
 
 def _decoded_mask(stored: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
     """A mask of a dataset's row, as stored: the path of an image, or the image."""
-    return load_mask(Image.open(io.BytesIO(stored["bytes"])) if stored["bytes"] else stored["path"], size)
+    source: Any = open_image(io.BytesIO(stored["bytes"]), "mask") if stored["bytes"] else stored["path"]
+    return load_mask(source, size, may_fill=True)
 
 
 def _decoded_ignore(stored: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
     """As `_decoded_mask`, but it may be empty."""
-    source = io.BytesIO(stored["bytes"]) if stored["bytes"] else stored["path"]
+    source: Any = io.BytesIO(stored["bytes"]) if stored["bytes"] else stored["path"]
     ignore = np.asarray(open_image(source, "ignore mask").convert("L")) > 0
     if ignore.shape != (size[1], size[0]):
         raise InputError(
@@ -359,66 +275,3 @@ def _decoded_ignore(stored: dict[str, Any], size: tuple[int, int]) -> np.ndarray
             f"{size[0]} x {size[1]}; give one of the photo's size."
         )
     return ignore
-
-
-def _support_ids(entry: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(f"{photo_id}:{entry['class_name']}" for photo_id in entry["support"])
-
-
-def _query_photos(entry: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(str(photo_id) for photo_id in (entry["query"], *entry.get("distractors", ())))
-
-
-def _query_id(entry: dict[str, Any]) -> str:
-    return "/".join((*_query_photos(entry), str(entry.get("position"))))
-
-
-def _photo_ids(entry: dict[str, Any]) -> list:
-    return [entry["query"], *entry["support"], *entry.get("distractors", ())]
-
-
-def _is_id(value: object) -> bool:
-    return isinstance(value, (str, int)) and not isinstance(value, bool)
-
-
-def _are_ids(values: object) -> bool:
-    return isinstance(values, list) and all(map(_is_id, values))
-
-
-def _check_entries(entries: list[dict[str, Any]], file: Path) -> None:
-    """Every line has the first one's kind and all of its fields, of the right types."""
-    fields = {"class_name", "query", "support"}
-    for kind in ({"category_id"}, {"position", "distractors"}, {"data_set", "fold", "seed"}):
-        fields |= kind if kind & entries[0].keys() else set()
-    tiles = MOSAIC_LAYOUT[0] * MOSAIC_LAYOUT[1]
-    for number, entry in enumerate(entries, 1):
-        if not fields <= entry.keys():
-            raise InputError(f"Line {number} of {file} is no episode: it needs {', '.join(sorted(fields))}.")
-        if not isinstance(entry["class_name"], str) or not all(
-            _is_id(entry[field]) for field in fields & {"query", "category_id"}
-        ):
-            raise InputError(
-                f"Line {number} of {file} is no episode: class_name must be text, and an id text or a whole number."
-            )
-        if not entry["support"] or not _are_ids(entry["support"]):
-            raise InputError(f"Line {number} of {file} is no episode: support must be a list of one or more photo ids.")
-        if "data_set" in fields:
-            if not isinstance(entry["data_set"], str) or type(entry["seed"]) is not int:
-                raise InputError(
-                    f"Line {number} of {file} is no episode: data_set must be text, and seed a whole number."
-                )
-            if (entry["data_set"], entry["fold"]) != (entries[0]["data_set"], entries[0]["fold"]):
-                raise InputError(
-                    f"Line {number} of {file} is of another set or fold than the first; give each fold a file of its "
-                    "own."
-                )
-        if "position" in fields and (
-            not _are_ids(entry["distractors"])
-            or len(entry["distractors"]) != tiles - 1
-            or type(entry["position"]) is not int
-            or entry["position"] not in range(tiles)
-        ):
-            raise InputError(
-                f"Line {number} of {file} is no mosaic: it needs {tiles - 1} distractors and a position from 0 to "
-                f"{tiles - 1}."
-            )

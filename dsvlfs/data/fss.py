@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
+from ..files import read_text
 from ..inference.photos import open_image
 from .index_cache import Split, cached_index, file_state, layout_error
 from .photos import as_png
@@ -34,7 +35,7 @@ def fss_index(root: Path, split: Split) -> Dataset:
             break
     else:
         raise layout_error("fss-1000", FSS_TREE, root, "fss_test_set.txt")
-    test = set(test_list.read_text().split())
+    test = set(read_text(test_list).split())
     chosen = {i: folder.resolve() for i, folder in enumerate(folders) if (folder.name in test) == (split == "test")}
     key = (parent.resolve(), split, file_state(test_list), *(file_state(folder) for folder in chosen.values()))
     return cached_index("fss-1000", key, lambda: fss_rows(chosen))

@@ -1,5 +1,6 @@
 """Indices of data sets on disk: built once, read by memory map."""
 
+import errno
 import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from datasets import Dataset, Features, Value
 from datasets.exceptions import DatasetGenerationError
 
 from ..errors import InputError
+from ..files import write_error
 from ..hub.bases import cache_folder
 from .photos import FEATURES
 
@@ -43,11 +45,22 @@ def cached_index(name: str, key: tuple, rows: Callable[[], Iterator[dict[str, An
         )
     except DatasetGenerationError as error:
         cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, InputError):
+        while cause is not None and not isinstance(cause, (InputError, OSError)):
             cause = cause.__cause__
-        if cause is None:
-            raise
-        raise cause from None
+        if isinstance(cause, OSError):
+            raise _not_kept(name, cause) from error
+        raise (cause or error) from None
+    except OSError as error:
+        raise _not_kept(name, error) from error
+
+
+def _not_kept(name: str, error: OSError) -> InputError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return write_error(cache_folder() / "indices", error)
+    return InputError(
+        f"The index of {name} cannot be kept in {cache_folder()} ({error.strerror or error}); set DSVLFS_CACHE to a "
+        "folder that you may write to."
+    )
 
 
 def file_state(path: Path) -> tuple[int, int]:

@@ -1,27 +1,33 @@
 """Large JSON files, read entry by entry: a gigabyte of polygons is several times that as Python objects."""
 
+import io
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 from ..errors import InputError
-from ..files import check_fields
+from ..files import checked, open_regular
 
 _CHUNK = 2**23  # characters read at a time
 _DECODER = json.JSONDecoder()
 _DELIMITER = re.compile(r"\s*[,:\]}]")
 
 
-def read_entries(file: Path, part: str, fields: Sequence[str]) -> Iterator[dict[str, Any]]:
+def read_entries(file: Path, part: str, schema: Any) -> Iterator[Any]:
     """Entries of the list `part` of a JSON file, one in memory at a time.
 
+    Args:
+        file: its path.
+        part: name of the list.
+        schema: of an entry, of pydantic's kinds.
+
     Raises:
-        InputError: the file is no JSON object, is cut short, or has no such list; or an entry lacks one of the fields.
+        InputError: the file is no JSON object, is cut short, or has no such list; or an entry is not of the schema.
     """
     found = False
-    with file.open(encoding="utf-8") as stream:
+    with io.TextIOWrapper(open_regular(file), encoding="utf-8-sig") as stream:
         for key, number, entry in _JsonStream(stream, file).elements():
             if key != part:
                 if found:
@@ -29,8 +35,7 @@ def read_entries(file: Path, part: str, fields: Sequence[str]) -> Iterator[dict[
                 continue
             found = True
             if number:
-                check_fields(entry, fields, f"Entry {number} of '{part}' in {file}")
-                yield entry
+                yield checked(entry, schema, f"Entry {number} of '{part}' in {file}")
     if not found:
         raise InputError(f"{file} lacks the field '{part}'; add it.")
 
@@ -71,10 +76,12 @@ class _JsonStream:
         while True:
             try:
                 value, end = _DECODER.raw_decode(self._text, self._position)
-            except json.JSONDecodeError as error:
+            except json.JSONDecodeError:
                 if not self._read():
-                    raise self._damaged() from error
+                    raise self._damaged() from None
                 continue
+            except (RecursionError, ValueError):  # nested without end, or a number of thousands of digits
+                raise self._damaged() from None
             if not _DELIMITER.match(self._text, end):  # a number may go on
                 end -= self._position
                 if self._read():

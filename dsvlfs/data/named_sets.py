@@ -10,6 +10,7 @@ definitions.
 | `fss-1000` | (no folds) the classes of the test list | all other classes | the test classes' |
 | `lvis-92i` | every 10th from `fold` on, of val's classes with two photos or more (Liu et al. 2024, Matcher) | train | val |
 | `folder` | every 4th from `fold` on, by name | lines without `split` or with `"split": "train"` | likewise "test" |
+| `labels` | (no folds) every class | (none) | all |
 
 Without a fold, every class is in either split: for training on a whole data set and testing on another.
 
@@ -29,6 +30,7 @@ from ..errors import InputError
 from .coco_reading import COCO_CLASSES, coco_index, lvis_index
 from .fss import fss_index
 from .index_cache import INDEX_FEATURES, Split, layout_error
+from .label_maps import labels_index
 from .pascal import PASCAL_CLASSES, pascal_index
 from .photos import load_photo_folder
 
@@ -58,8 +60,8 @@ def load_named_set(name: str, root: Path, *, split: Split, fold: int | None) -> 
     """One split of one fold; a row (`dsvlfs.data.photos.FEATURES`) is a photo and a class in it.
 
     Args:
-        name: "pascal-5i", "coco-20i", "fss-1000", "lvis-92i" or "folder".
-        root: its folder; each set's layout is in its error message and in the README.
+        name: "pascal-5i", "coco-20i", "fss-1000", "lvis-92i", "folder" or "labels".
+        root: its folder; each set's layout is in its error message and in docs/measure.md.
         split: "train" gives the rows of the classes that the fold trains on, "test" those of its test classes.
         fold: from 0 on; None takes every class. FSS-1000 has none.
 
@@ -142,7 +144,7 @@ def _test_classes(name: str, root: Path, fold: int | None) -> set[int] | None:
     data_set = named_set(name)
     if fold is None:
         return None
-    if fold not in range(data_set.folds):
+    if data_set.test_classes is None or fold not in range(data_set.folds):
         which = f"give 0 to {data_set.folds - 1}" if data_set.folds else "it has none, leave it out"
         raise InputError(f"{name} has no fold {fold}; {which}.")
     return data_set.test_classes(root, fold)
@@ -208,5 +210,6 @@ NAMED_SETS = {
         NamedSet("fss-1000", 0, fss_index),
         NamedSet("lvis-92i", 10, lvis_index, _lvis_test_classes),
         NamedSet("folder", 4, _folder_index, _folder_test_classes),
+        NamedSet("labels", 0, labels_index),
     )
 }

@@ -8,6 +8,7 @@ import numpy as np
 from datasets import Dataset
 
 from ..errors import InputError
+from ..files import read_text
 from ..inference.photos import open_image
 from .index_cache import Split, cached_index, file_state, layout_error
 from .photos import as_png
@@ -55,7 +56,7 @@ def pascal_index(root: Path, split: Split) -> Dataset:
     for part in (maps, val_file):
         if not part.exists():
             raise layout_error("pascal-5i", PASCAL_TREE, folder, str(part.relative_to(folder)))
-    stems = set(val_file.read_text().split())
+    stems = set(read_text(val_file).split())
     if split == "train":
         stems = {file.stem for file in maps.glob("*.png")} - stems
     return cached_index(

@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset, Features, Image, List, Value
 from PIL import Image as PILImage
-from pycocotools import mask as coco_mask
 
 from ..errors import InputError
-from ..files import check_fields, read_json, read_json_lines
+from ..files import read_json, read_json_lines
 from ..inference.photos import open_image
+from .run_lengths import union_mask
+from .schemas import CocoFile, Cutout, NamedPhoto
 
 FEATURES = Features(
     {
@@ -43,10 +44,10 @@ def load_photo_folder(folder: Path, split: str | None = None) -> Dataset:
         InputError: the folder is not laid out so.
     """
     rows = []
-    for entry in read_json_lines(folder / "metadata.jsonl", ("image", "mask", "name")):
-        if split is not None and entry.get("split", split) != split:
+    for entry in read_json_lines(folder / "metadata.jsonl", NamedPhoto):
+        if split is not None and (entry.get("split") or split) != split:
             continue
-        names = [entry["name"], *entry.get("synonyms", []), *entry.get("hypernyms", [])]
+        names = [entry["name"], *(entry.get("synonyms") or []), *(entry.get("hypernyms") or [])]
         rows.append(
             {
                 "photo_id": Path(entry["image"]).stem,
@@ -55,7 +56,7 @@ def load_photo_folder(folder: Path, split: str | None = None) -> Dataset:
                 "ignore": str(folder / entry["ignore"]) if entry.get("ignore") else None,
                 "class_name": entry["name"],
                 "class_names": list(dict.fromkeys(names)),
-                "definition": entry.get("definition", ""),
+                "definition": entry.get("definition") or "",
             }
         )
     return Dataset.from_list(rows, features=FEATURES)
@@ -83,7 +84,12 @@ def load_coco(root: Path, split: str) -> Dataset:
                 "again."
             )
         photo, category = photos[photo_id], categories[category_id]
-        mask = union_mask(segmentations, photo["height"], photo["width"])
+        try:
+            mask = union_mask(segmentations, photo["height"], photo["width"])
+        except InputError as error:
+            raise InputError(f"Photo {photo_id} in {file}: {error}") from None
+        if not mask.any():
+            continue
         rows.append(
             {
                 "photo_id": str(photo_id),
@@ -91,45 +97,10 @@ def load_coco(root: Path, split: str) -> Dataset:
                 "mask": as_png(mask),
                 "ignore": None,
                 "class_name": category["name"],
-                "class_names": [
-                    category["name"],
-                    *([category["supercategory"]] if "supercategory" in category else []),
-                ],
+                "class_names": [category["name"], *filter(None, [category.get("supercategory")])],
                 "definition": "",
             }
         )
-    return Dataset.from_list(rows, features=FEATURES)
-
-
-def load_label_maps(root: Path) -> Dataset:
-    """Dense labels: `root/images/STEM.*`, `root/labels/STEM.png` of class indices and `root/classes.json` (index to
-    name). A row is a photo and a class that covers at least 1 % of it.
-
-    Raises:
-        InputError: the folder is not laid out so.
-    """
-    classes = read_json(root / "classes.json")
-    if not all(index.isdecimal() for index in classes):
-        raise InputError(f"{root / 'classes.json'} has a key that is no class index; give index to name.")
-    if not (root / "images").is_dir():
-        raise InputError(f"There is no folder images in {root}; give the folder that holds images and labels.")
-    rows = []
-    for file in sorted((root / "images").iterdir()):
-        labels = np.array(open_image(root / "labels" / f"{file.stem}.png", "label map"))
-        for index, name in classes.items():
-            mask = labels == int(index)
-            if mask.mean() >= 0.01:
-                rows.append(
-                    {
-                        "photo_id": file.stem,
-                        "image": str(file),
-                        "mask": as_png(mask),
-                        "ignore": None,
-                        "class_name": name,
-                        "class_names": [name],
-                        "definition": "",
-                    }
-                )
     return Dataset.from_list(rows, features=FEATURES)
 
 
@@ -141,7 +112,7 @@ def load_cutouts(folder: Path) -> Dataset:
         InputError: the folder is not laid out so.
     """
     rows = []
-    for entry in read_json_lines(folder / "metadata.jsonl", ("image", "name", "category")):
+    for entry in read_json_lines(folder / "metadata.jsonl", Cutout):
         cutout = open_image(folder / entry["image"], "cut-out")
         alpha = np.array(cutout.convert("RGBA").getchannel("A"))
         kinds = entry["category"].split("/")
@@ -165,38 +136,9 @@ def load_cutouts(folder: Path) -> Dataset:
     return Dataset.from_list(rows, features=FEATURES)
 
 
-def union_mask(segmentations: list, height: int, width: int) -> np.ndarray:
-    """Union of COCO segmentations (polygons or run lengths), boolean (height, width)."""
-    return coco_mask.decode(union_run_lengths(segmentations, height, width)).astype(bool)
-
-
-def union_run_lengths(segmentations: list, height: int, width: int) -> dict:
-    """Union of COCO segmentations (polygons or run lengths) as COCO's compressed run lengths."""
-    encoded = []
-    for segmentation in segmentations:
-        if isinstance(segmentation, list):
-            encoded += coco_mask.frPyObjects(segmentation, height, width)
-        elif isinstance(segmentation["counts"], list):
-            encoded.append(coco_mask.frPyObjects(segmentation, height, width))
-        else:
-            encoded.append(segmentation)
-    return coco_mask.merge(encoded)
-
-
-def read_coco(file: Path) -> dict[str, list[dict]]:
+def read_coco(file: Path) -> CocoFile:
     """Reads COCO's `instances_*.json`, or says in one sentence what is wrong with it (InputError)."""
-    fields = {
-        "images": ("id", "file_name", "height", "width"),
-        "annotations": ("image_id", "category_id", "segmentation"),
-        "categories": ("id", "name"),
-    }
-    content = read_json(file, tuple(fields))
-    for part, entry_fields in fields.items():
-        if not isinstance(content[part], list):
-            raise InputError(f"'{part}' in {file} is not a list; get the file again.")
-        for number, entry in enumerate(content[part], 1):
-            check_fields(entry, entry_fields, f"Entry {number} of '{part}' in {file}")
-    return content
+    return read_json(file, CocoFile)
 
 
 def as_png(mask: np.ndarray) -> dict:

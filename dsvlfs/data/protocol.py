@@ -1,16 +1,17 @@
 """The field's test protocols: how many episodes of a named set, how they are drawn, and how often."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, Image
 
 from ..errors import InputError
 from ..files import write_text
+from .copies import copy_groups
 from .named_sets import load_named_set
 
 Queries = Literal["rows", "classes"]
@@ -41,6 +42,7 @@ PROTOCOLS = {
     "fss-1000": Protocol(episodes=2400, seeds=1, queries="rows"),
     "lvis-92i": Protocol(episodes=2300, seeds=1, queries="classes"),
     "folder": Protocol(episodes=1000, seeds=5, queries="rows"),
+    "labels": Protocol(episodes=100, seeds=1, queries="classes"),
 }
 
 
@@ -60,15 +62,29 @@ def protocol_episodes(
     """
     protocol = PROTOCOLS[name]
     rows = load_named_set(name, root, split="test", fold=fold)
+    copies = None
+    if name == "labels":
+        images = rows.cast_column("image", Image(decode=False))["image"]
+        files = {photo_id: Path(image["path"]) for photo_id, image in zip(rows["photo_id"], images)}
+        copies = dict(zip(files, copy_groups(list(files.values()))))
     entries = []
     for seed in range(protocol.seeds if seeds is None else seeds):
         count = min(protocol.episodes, limit or protocol.episodes)
-        for entry in sample_episodes(rows, shots=shots, count=count, seed=seed, queries=protocol.queries):
+        episodes = sample_episodes(rows, shots=shots, count=count, seed=seed, queries=protocol.queries, copies=copies)
+        for entry in episodes:
             entries.append({"data_set": name, "fold": fold, "seed": seed, **entry})
     return entries
 
 
-def sample_episodes(rows: Dataset, *, shots: int, count: int, seed: int, queries: Queries) -> list[dict[str, Any]]:
+def sample_episodes(
+    rows: Dataset,
+    *,
+    shots: int,
+    count: int,
+    seed: int,
+    queries: Queries,
+    copies: Mapping[str, int] | None = None,
+) -> list[dict[str, Any]]:
     """Draws episodes. One depends on the rows, the shots, the seed and its number alone.
 
     Args:
@@ -77,6 +93,8 @@ def sample_episodes(rows: Dataset, *, shots: int, count: int, seed: int, queries
         count: of the episodes.
         seed: of all draws.
         queries: of `Protocol`.
+        copies: a group for each photo (`dsvlfs.data.copies`): no support is of the query's; None takes each photo for
+            itself.
 
     Returns:
         For each its `class_name`, `query` and `support` (photo ids).
@@ -88,7 +106,12 @@ def sample_episodes(rows: Dataset, *, shots: int, count: int, seed: int, queries
     for class_name, photo_id in zip(rows["class_name"][:], rows["photo_id"][:]):
         photos_of_class.setdefault(class_name, []).append(photo_id)
     photos_of_class = {name: sorted(set(photos)) for name, photos in sorted(photos_of_class.items())}
-    photos_of_class = {name: photos for name, photos in photos_of_class.items() if len(photos) > shots}
+    groups = copies or {photo: photo for photos in photos_of_class.values() for photo in photos}
+    photos_of_class = {
+        name: photos
+        for name, photos in photos_of_class.items()
+        if min(sum(groups[other] != groups[photo] for other in photos) for photo in photos) >= shots
+    }
     if not photos_of_class:
         raise InputError(f"No class has a query and {shots} other photos for support; add photos, or ask for less.")
     classes = list(photos_of_class)
@@ -102,7 +125,7 @@ def sample_episodes(rows: Dataset, *, shots: int, count: int, seed: int, queries
         else:
             class_name = classes[number % len(classes)]
             query = photos_of_class[class_name][rng.integers(len(photos_of_class[class_name]))]
-        others = [photo for photo in photos_of_class[class_name] if photo != query]
+        others = [photo for photo in photos_of_class[class_name] if groups[photo] != groups[query]]
         support = [others[i] for i in rng.choice(len(others), shots, replace=False)]
         entries.append({"class_name": class_name, "query": query, "support": support})
     return entries

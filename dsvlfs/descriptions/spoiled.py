@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 
 from ..errors import InputError
-from ..processing import MAX_DESCRIPTION
+from ..inference.checks import MAX_DESCRIPTION
 
 Spoiling = Literal["first third", "noise words", "right, then another's", "another's"]
 SPOILINGS: tuple[Spoiling, ...] = ("first third", "noise words", "right, then another's", "another's")

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ..errors import InputError
-from ..processing import MAX_DESCRIPTION, MAX_NAME
+from ..inference.checks import MAX_DESCRIPTION, class_name_of
 
 if TYPE_CHECKING:
     from ..modeling import DSVLFSModel
@@ -63,9 +63,8 @@ class CheckpointWriter:
         start = f"{a_thing[0].upper()}{a_thing[1:]} has"  # a small model must be shown how to begin
         text = QUESTION.format(a_thing=a_thing)
         if processor.tokenizer.chat_template:
-            text = processor.tokenizer.apply_chat_template(
-                [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
-            )
+            asked = [{"role": "user", "content": text}]
+            text = str(processor.tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True))
         with encoder.vlm.disable_adapter():
             written = _generate(encoder.llava, processor.tokenizer, text + start, self.max_tokens)
         return _whole_sentence(start + written)
@@ -155,11 +154,7 @@ class EndpointWriter:
 
 
 def _with_article(class_name: str) -> str:
-    thing = " ".join(class_name.split())
-    if not thing:
-        raise InputError("The class name is empty; name what is to be described, such as 'red fox'.")
-    if len(thing) > MAX_NAME:
-        raise InputError(f"The class name has {len(thing):,} characters; give at most {MAX_NAME:,}.")
+    thing = class_name_of(class_name)
     return f"{'an' if thing[0].lower() in 'aeiou' else 'a'} {thing}"
 
 

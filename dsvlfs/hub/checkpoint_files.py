@@ -1,27 +1,37 @@
 """Checkpoints as files: from a name to a folder, its config and its tensors; and a folder written whole."""
 
-import json
 import os
 import re
-import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
+import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from ..configuration import DSVLFSConfig
 from ..errors import InputError
+from ..files import checked, open_regular, read_json, whole_contents, whole_file
+from .config_schema import Settings
+from .digests import tensor_digest
 
 PACKAGED_CHECKPOINTS = {"dsvlfs-tiny": Path(__file__).parents[1] / "checkpoints" / "tiny"}
-TENSORS = "model.safetensors"
+
+CONFIG, TENSORS = "config.json", "model.safetensors"
 _INDEX = ".index.json"
 _SHARD = re.compile(r"(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
+_DIGEST = "sha256"  # in the tensors' metadata, of the tensors
+
+
+class _Index(TypedDict):
+    weight_map: dict[str, str]
+    metadata: NotRequired[dict[str, Any]]
 
 
 def read_config(folder: Path) -> DSVLFSConfig:
@@ -30,69 +40,99 @@ def read_config(folder: Path) -> DSVLFSConfig:
     Raises:
         InputError: it is missing, damaged, or of another kind of model.
     """
-    damaged = f"{folder / 'config.json'} is missing or damaged; get the checkpoint again."
-    try:
-        settings, _ = DSVLFSConfig.get_config_dict(folder)
-    except (OSError, TypeError, ValueError) as error:
-        raise InputError(damaged) from error
+    file = folder / CONFIG
+    settings = read_json(file)
     if settings.get("model_type") != DSVLFSConfig.model_type:
         raise InputError(
-            f"{folder} holds no DSV-LFS checkpoint (its model_type is {settings.get('model_type')}); give the folder "
+            f"{folder} holds no DSV-LFS checkpoint (its model_type is {settings.get('model_type')!r}); give the folder "
             "that save_pretrained wrote."
         )
     try:
-        return DSVLFSConfig.from_dict(settings)
-    except (TypeError, ValueError) as error:
-        raise InputError(damaged) from error
+        config = DSVLFSConfig.from_dict(checked(settings, Settings, str(file)))
+        config.image_encoder_config()
+        config.llava_config()
+        if not (config.image_base and (config.vlm_base or (config.vision_base and config.language_base))):
+            raise InputError(f"{file} names no bases; get the checkpoint again.")
+        return config
+    except InputError:
+        raise
+    except Exception as error:  # transformers' configs refuse in many ways
+        raise InputError(f"{file} is damaged ({type(error).__name__}: {error}); get the checkpoint again.") from error
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file, or of the shards that stand for it.
 
     Raises:
-        InputError: it is missing or damaged.
+        InputError: it is missing or damaged, or holds values that are no numbers.
     """
-    index = file.with_name(file.name + _INDEX)
-    try:
-        if file.is_file() or not index.is_file():
-            return load_file(file)
-        shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        return {name: tensor for shard in shards for name, tensor in load_file(file.parent / Path(shard).name).items()}
-    except (OSError, SafetensorError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise InputError(f"The checkpoint {file} is missing or damaged ({error}); get it again.") from error
+    index, shards, known = file.with_name(file.name + _INDEX), [file], {}
+    if not file.is_file() and index.is_file():
+        content = read_json(index, _Index)
+        shards = [file.parent / Path(name).name for name in sorted(set(content["weight_map"].values()))]
+        known = content.get("metadata", {})
+    tensors = {}
+    for shard in shards:
+        open_regular(shard, "checkpoint").close()
+        try:
+            with safe_open(shard, framework="pt") as stored:
+                known = (stored.metadata() or {}) | known
+                tensors |= {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (no mapping)
+        except Exception as error:  # of Rust, of torch, of an odd type or shape
+            raise InputError(f"The checkpoint {shard} is damaged ({error}); get it again.") from error
+    if _DIGEST in known and known[_DIGEST] != tensor_digest(tensors):
+        raise InputError(f"The checkpoint {file} is damaged (its tensors have changed since); get it again.")
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise InputError(f"The checkpoint {file} is damaged ({name} is not all numbers); get it again.")
+    return tensors
 
 
 def write_tensors(file: Path, tensors: dict[str, Tensor]) -> None:
-    """Writes all of a safetensors file or nothing."""
-    partial = file.with_name(f"{file.name}.part")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata={"format": "pt"})
-    os.replace(partial, file)
+    """Writes all of a safetensors file or nothing. Raises WriteError."""
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    with whole_file(file) as partial, _system_errors():
+        save_file(tensors, partial, metadata={"format": "pt", **digest_metadata(tensors)})
 
 
 @contextmanager
 def written_whole(folder: Path) -> Iterator[Path]:
     """A scratch folder, whose files take their places in `folder` once all are written: the config last, without which
-    no folder is a checkpoint. Other files stay, but for tensors that these replace."""
-    scratch = folder / ".part"
-    shutil.rmtree(scratch, ignore_errors=True)  # what a killed process left
-    scratch.mkdir(parents=True)
-    try:
-        yield scratch
+    no folder is a checkpoint. Other files stay, but for tensors that these replace.
+
+    Raises:
+        WriteError: one cannot be written.
+    """
+    with whole_contents(folder, last=CONFIG) as scratch:
+        with _system_errors():
+            yield scratch
         names = files_of(scratch)
-        for name in sorted(names, key=lambda name: name == "config.json"):
-            (folder / name).parent.mkdir(exist_ok=True)
-            os.replace(scratch / name, folder / name)
-        stem = TENSORS.partition(".")[0]
-        for file in folder.glob(f"{stem}*"):
-            if file.name not in names and _SHARD.fullmatch(file.name.removeprefix(stem)):
-                file.unlink()
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    stem = TENSORS.partition(".")[0]
+    for file in folder.glob(f"{stem}*"):
+        if file.name not in names and _SHARD.fullmatch(file.name.removeprefix(stem)):
+            file.unlink()
 
 
 def files_of(folder: Path) -> list[str]:
     """Paths of all files, relative to the folder."""
     return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+
+
+def digest_metadata(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Metadata of a safetensors file, or of its index, that `read_tensors` knows the tensors by."""
+    return {_DIGEST: tensor_digest(tensors)}
+
+
+@contextmanager
+def _system_errors() -> Iterator[None]:
+    """The system's own error in place of that of safetensors, which hides it in its text."""
+    try:
+        yield
+    except SafetensorError as error:
+        found = re.search(r"os error (\d+)", str(error))
+        if not found:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
 
 
 def checkpoint_folder(name_or_path: str | os.PathLike, *, subfolder: str = "", **hub_options: Any) -> Path:
@@ -107,16 +147,19 @@ def checkpoint_folder(name_or_path: str | os.PathLike, *, subfolder: str = "", *
     Raises:
         InputError: it is none of these, or cannot be had.
     """
+    if not isinstance(name_or_path, (str, os.PathLike)):
+        raise InputError(f"A checkpoint's name is of type {type(name_or_path).__name__}; give a name or a folder.")
     folder = PACKAGED_CHECKPOINTS.get(str(name_or_path), Path(name_or_path))
-    if folder.is_dir():
+    if os.path.isdir(folder):
         return folder / subfolder
-    wanted = ["config.json", "README.md", "*.safetensors", "*.json"]
     prefix = f"{subfolder}/" if subfolder else ""
+    wanted = [f"{prefix}{pattern}" for pattern in ("README.md", "*.safetensors", "*.json")]
     try:
+        # An asterisk stands for folders too: the adapter says nothing that the tensors do not.
         found = snapshot_download(
-            str(name_or_path), allow_patterns=[f"{prefix}{pattern}" for pattern in wanted], **hub_options
+            str(name_or_path), allow_patterns=wanted, ignore_patterns=f"{prefix}adapter/*", **hub_options
         )
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
         raise InputError(
             f"The model '{name_or_path}' is neither packaged ({', '.join(PACKAGED_CHECKPOINTS)}), nor a folder, nor to "
             "be had from the Hugging Face hub; check the name, or the network."

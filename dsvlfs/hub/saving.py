@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..configuration import DSVLFSConfig
 from .adapter import write_adapter
-from .checkpoint_files import files_of, written_whole
+from .checkpoint_files import digest_metadata, files_of, written_whole
 
 LANGUAGE_MODEL = "semantic_encoder.vlm."
 """Where a model's tensors have their adapted LLaVA's."""
@@ -43,7 +43,7 @@ def save_checkpoint(
         config.save_pretrained(scratch)
         (scratch / "processor_config.json").write_text(json.dumps(PROCESSOR_FILE, indent=2) + "\n", encoding="utf-8")
         (scratch / "README.md").write_text(card, encoding="utf-8")
-        save_torch_state_dict(tensors, scratch, max_shard_size=max_shard_size)
+        save_torch_state_dict(tensors, scratch, max_shard_size=max_shard_size, metadata=digest_metadata(tensors))
         language = {n.removeprefix(LANGUAGE_MODEL): t for n, t in tensors.items() if n.startswith(LANGUAGE_MODEL)}
         write_adapter(scratch / "adapter", vlm, language, config)
         return files_of(scratch)

@@ -76,7 +76,7 @@ def decode(
         None where it is their votes, or the one shot's own.
     """
     if logits is None:
-        logits = _decode(model, asked, None if shots is None else shots.prompts)
+        logits = _decode(model, asked, None if shots is None else shots.prompts + _fitted(model, asked, shots))
     if len(logits) == 1 or aggregation == "votes":
         return logits, None
     if aggregation == "logits":
@@ -85,7 +85,19 @@ def decode(
         one = model.matcher.prompt(shots.match.joint())
     else:
         one = attend_shots(model, shots.prompts, shots.support.layers, shots.support.masks, asked.semantic)
-    return logits, _decode(model, asked, one)
+    return logits, _decode(model, asked, one + _fitted(model, asked, shots, together=True))
+
+
+def _fitted(model: Parts, asked: Asked, shots: Shots, *, together: bool = False) -> Tensor | float:
+    """What the fit to each shot (K, prompt_dim, size, size), or to all of them together (1, ...), adds to the visual
+    prompt; nought where the model has none."""
+    if model.request_fit is None:
+        return 0.0
+    layers, masks = shots.support.layers, shots.support.masks
+    shape = (1, len(masks)) if together else (len(masks), 1)
+    query = [asked.features[name].expand(shape[0], -1, -1, -1) for name in model.config.correlation_layers]
+    layers = [layer.unflatten(0, shape) for layer in layers]
+    return model.request_fit(query, layers, masks.unflatten(0, shape), shots.prompts.shape[-1])
 
 
 def _decode(model: Parts, asked: Asked, visual: Tensor | None) -> Tensor:
@@ -96,4 +108,5 @@ def _decode(model: Parts, asked: Asked, visual: Tensor | None) -> Tensor:
     if visual is not None:
         embedding = embedding.expand(len(visual), -1, -1, -1)
         semantic = semantic if semantic is None else semantic.expand(len(visual), -1)
-    return model.mask_decoder(embedding, semantic, dense)
+    details = [asked.features[name].expand(len(embedding), -1, -1, -1) for name in model.config.detail_layers or []]
+    return model.mask_decoder(embedding, semantic, dense, details)

@@ -1,18 +1,30 @@
 """The doors to inference, as the methods that a model has."""
 
 from collections.abc import Sequence
-from typing import overload
+from typing import TypedDict, Unpack, overload
 
 from torch import Tensor
 
 from ..parts.aggregation import Aggregation
 from ..parts.matching import Match
 from . import decoding, encoding, segmenting
+from .checks import MODES, Mode
 from .encoded import Asked, Query, Shots, Support, View
 from .interface import Parts
 from .photos import Photo
 from .results import Prediction, Segmentation
-from .segmenting import MODES, Mode
+
+
+class SegmentOptions(TypedDict, total=False):
+    """Keywords of `InferenceMixin.segment`."""
+
+    support: Support | None
+    description: str | None
+    mode: Mode
+    threshold: float
+    min_presence: float | None
+    aggregation: Aggregation | None
+    batch_size: int
 
 
 class InferenceMixin:
@@ -55,11 +67,13 @@ class InferenceMixin:
         return queries if isinstance(photos, (list, tuple)) else queries[0]
 
     @overload
-    def segment(self: Parts, images: Photo | Query, class_name: str, **options: object) -> Segmentation: ...
+    def segment(
+        self: Parts, images: Photo | Query, class_name: str, **options: Unpack[SegmentOptions]
+    ) -> Segmentation: ...
 
     @overload
     def segment(
-        self: Parts, images: Sequence[Photo | Query], class_name: str, **options: object
+        self: Parts, images: Sequence[Photo | Query], class_name: str, **options: Unpack[SegmentOptions]
     ) -> list[Segmentation]: ...
 
     def segment(
@@ -172,6 +186,13 @@ class InferenceMixin:
     def image_embedding(self: Parts, features: dict[str, Tensor]) -> Tensor:
         """The mask decoder's image embedding (batch, prompt_dim, height, width)."""
         return decoding.image_embedding(self, features)
+
+    def visual_prompt(
+        self: Parts, features: dict[str, Tensor], layers: Sequence[Tensor], mask: Tensor, size: int
+    ) -> Tensor:
+        """The visual prompt (batch, prompt_dim, size, size) of query features and one support each; the features of a
+        single query serve all supports."""
+        return self.matcher([features[name] for name in self.config.correlation_layers], layers, mask, size)
 
     def match(self: Parts, features: dict[str, Tensor], layers: Sequence[Tensor], mask: Tensor, size: int) -> Match:
         """What `visual_prompt` is made of; of several supports as one (`Match.joint`) where that is asked for."""

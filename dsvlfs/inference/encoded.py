@@ -88,11 +88,13 @@ class Asked:
     """What a query is decoded with beside its shots.
 
     Args:
+        features: of the query, as `Query` holds them.
         embedding: (1, prompt_dim, height, width) of the query.
         semantic: (1, prompt_dim) of the class; None where the name is left out.
         grounded: (1, prompt_dim, height, width), what that adds to the dense prompt; comes with `semantic`.
     """
 
+    features: dict[str, Tensor]
     embedding: Tensor
     semantic: Tensor | None = None
     grounded: Tensor | None = None

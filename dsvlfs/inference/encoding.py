@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..errors import InputError
+from .checks import examples_of
 from .encoded import Query, Support, View
 from .interface import Parts
 from .photos import Photo
@@ -54,10 +54,8 @@ def support_features(model: Parts, features: dict[str, Tensor], mask: Tensor) ->
 @torch.inference_mode()
 def encode_support(model: Parts, examples: Sequence[tuple[Photo, Photo]]) -> Support:
     """`DSVLFSModel.encode_support`."""
-    if not examples:
-        raise InputError("There is no support; give at least one photo with its mask, or segment with support=None.")
     encoded = []
-    for photo, mask in examples:
+    for photo, mask in examples_of(examples):
         view, square = model.processor.support_view(photo, mask)
         encoded.append(Support(*support_features(model, frozen_features(model, view), square)))
     return Support.join(encoded)

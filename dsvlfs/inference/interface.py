@@ -12,6 +12,7 @@ from ..parts.grounding import SemanticGrounding
 from ..parts.image_encoder import ImageEncoder
 from ..parts.mask_decoder import EmbeddingNeck, MaskDecoder
 from ..parts.matching import DenseMatcher
+from ..parts.request_fit import RequestFit
 from ..parts.semantic_encoder import Question, SemanticEncoder
 from .encoded import Support, View
 from .photos import Photo
@@ -36,14 +37,17 @@ class Parts(Protocol):
     """The parts of a model, by the names that `dsvlfs.modeling.DSVLFSModel` gives them."""
 
     config: DSVLFSConfig
-    processor: Processor
     image_encoder: ImageEncoder
     semantic_encoder: SemanticEncoder
     mask_decoder: MaskDecoder
     neck: EmbeddingNeck | None
     grounding: SemanticGrounding | None
     matcher: DenseMatcher
+    request_fit: RequestFit | None
     shot_attention: ShotAttention | None
+
+    @property
+    def processor(self) -> Processor: ...
 
     @property
     def device(self) -> torch.device: ...

@@ -1,79 +1,103 @@
 """Photos and masks as people give them: files, PIL images and arrays, to RGB images and boolean arrays."""
 
+import io
 import os
+import threading
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from ..errors import InputError
+from ..files import open_regular
+from .mask_values import foreground
 
 Photo = Image.Image | np.ndarray | str | os.PathLike
 
-# Pillow's decoders raise any of these for a damaged file: AVIF's, RuntimeError.
-DECODING_ERRORS = (OSError, ValueError, SyntaxError, RuntimeError, EOFError)
+FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "PCX", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+"""What is read of Pillow's: pictures alone, and nothing that starts another program."""
+
+MAX_PIXELS = 50_000_000
+"""Of a photo: what it takes in memory and time on its way grows with them."""
+
+# Pillow's decoders raise anything for a damaged file: AVIF's RuntimeError, TIFF's KeyError, struct.error.
+DECODING_ERRORS = (Exception,)
+
+_ORIENTATION = 0x0112
+_MOST_SCANS = 100  # of a progressive JPEG, each of which goes over the whole photo; encoders make about ten
+_DEPTHS = (8, 12, 16)
+_ROWS = 256  # converted at a time, where NumPy needs several times their memory
+_opening = threading.Lock()
 
 
 def load_photo(source: Photo) -> Image.Image:
     """A photo as RGB, upright.
 
+    Transparent pixels are laid on white. Gray of more than 8 bits is scaled by its depth: 12 bits where the file says
+    so, else 8, 12 or 16, whichever holds the largest value.
+
     Args:
         source: a path, a PIL image, or an array (height, width) or (height, width, 3 or 4): uint8, bool, or float in
-            [0, 1]. 16-bit gray is scaled to 8 bits.
+            [0, 1]. PIL images and files of floats likewise.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: it cannot be read, has more than `MAX_PIXELS`, or is transparent everywhere.
     """
     image = _image_of_array(source) if isinstance(source, np.ndarray) else _image_of(source, "photo")
+    title = _title(source, "photo")
     try:
-        image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I"):
-            values = np.asarray(image)
-            if image.mode != "I" or values.max() > 255:  # Pillow would clip to white
-                values = values / 257
-            image = Image.fromarray(values.clip(0, 255).round().astype(np.uint8))
-        return image.convert("RGB")
+        return _as_rgb(_upright(image), title)
+    except InputError:
+        raise
     except DECODING_ERRORS as error:
-        raise InputError(f"The photo {_name(source)} cannot be decoded ({error}); give a whole JPEG or PNG.") from error
+        raise InputError(f"{title} cannot be decoded ({error}); give a whole JPEG or PNG.") from error
 
 
-def load_mask(source: Photo, size: tuple[int, int]) -> np.ndarray:
-    """A mask, foreground wherever it is above zero.
-
-    Of several channels, any above zero counts; but where an alpha channel (the last of 2 or 4) is not opaque
-    everywhere, it alone counts. A palette's colours count, not its indices.
+def load_mask(source: Photo, size: tuple[int, int], *, may_fill: bool = False) -> np.ndarray:
+    """A mask; `dsvlfs.inference.mask_values` says what is foreground. A palette's colours count, not its indices.
 
     Args:
-        source: a path, a PIL image, or an array (height, width) or (height, width, channels).
+        source: a path, a PIL image, or an array (height, width) or (height, width, channels). What `segment` gives can
+            be given back: its mask, or its probability, foreground from 0.5 on.
         size: (width, height) of its photo.
+        may_fill: whether it may cover the whole photo; an array of bool always may.
 
     Returns:
         bool (height, width).
 
     Raises:
-        InputError: it cannot be read, has another size than the photo, or is empty.
+        InputError: it cannot be read, has another size than the photo, is not of two values, is empty, or covers all.
     """
+    title = _title(source, "mask")
     if isinstance(source, np.ndarray):
-        values = source
+        values, may_fill = source, may_fill or source.dtype == bool
+        found = values.shape[1::-1]
     else:
         image = _image_of(source, "mask")
         try:
-            image = ImageOps.exif_transpose(image)
-            if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or (image.mode == "P" and "transparency" in image.info):
+            image = _upright(image)
+            if image.has_transparency_data:
                 image = image.convert("RGBA")
             elif len(image.getbands()) > 1 or image.mode == "P":
                 image = image.convert("RGB")
-            values = np.asarray(image)
+            values, found = np.asarray(image), image.size
         except DECODING_ERRORS as error:
-            raise InputError(f"The mask {_name(source)} cannot be decoded ({error}); give a whole PNG.") from error
-    mask = _foreground(values)
-    if mask.shape != (size[1], size[0]):
+            raise InputError(f"{title} cannot be decoded ({error}); give a whole PNG.") from error
+    if values.ndim in (2, 3) and found != size:
         raise InputError(
-            f"The mask {_name(source)} is {mask.shape[1]} x {mask.shape[0]} pixels but its photo is "
-            f"{size[0]} x {size[1]}; give a mask of the photo's size."
+            f"{title} is {found[0]} x {found[1]} pixels but its photo is {size[0]} x {size[1]}; give a mask of the "
+            "photo's size."
         )
+    mask = foreground(values, title)
     if not mask.any():
-        raise InputError(f"The mask {_name(source)} is empty; mark the object with values other than zero.")
+        raise InputError(
+            f"{title} is empty: it has no foreground; mark the object with white, or with any one value and 0 around."
+        )
+    if mask.all() and not may_fill:
+        raise InputError(f"{title} covers the whole photo; mark the object alone, and leave the rest 0.")
     return mask
 
 
@@ -93,31 +117,119 @@ def context_box(mask: np.ndarray, context: float) -> tuple[int, int, int, int]:
     )
 
 
-def open_image(path: str | os.PathLike, kind: str) -> Image.Image:
-    """Opens and decodes an image file.
+def open_image(source: str | os.PathLike | BinaryIO, kind: str) -> Image.Image:
+    """Opens and decodes an image.
 
     Args:
+        source: path of a file, or a file's bytes as a stream.
         kind: what to call it in an error.
 
     Raises:
-        InputError: it is missing, damaged, too large or no image.
+        InputError: it is missing, may not be read, or is damaged, too large or no image.
     """
+    title = _title(source, kind)
+    stream = source if isinstance(source, io.IOBase) else open_regular(source, kind)
+    with stream:
+        try:
+            with _opening, warnings.catch_warnings():  # of what is refused below; they know no threads
+                warnings.simplefilter("ignore")
+                image = Image.open(stream, formats=FORMATS)
+            _check_pixels(image.size, title)
+            if image.info.get("progressive"):
+                _check_scans(stream, title)
+            image.load()
+            return image
+        except InputError:
+            raise
+        except Image.DecompressionBombError:
+            raise InputError(_too_large(title, "far more")) from None
+        except DECODING_ERRORS as error:
+            what = "cannot be read: it is damaged, cut short, or no image"
+            if stream.seek(0, os.SEEK_END) == 0:
+                what = "is empty"
+            raise InputError(f"{title} {what}; give a whole JPEG or PNG.") from error
+
+
+def _check_pixels(size: tuple[int, int], title: str) -> None:
+    pixels = size[0] * size[1]
+    if not pixels:
+        raise InputError(f"{title} has no pixels; give another.")
+    if pixels > MAX_PIXELS:
+        raise InputError(_too_large(title, f"{pixels / 1e6:.0f} million pixels,"))
+
+
+def _too_large(title: str, pixels: str) -> str:
+    return f"{title} has {pixels} more than the {MAX_PIXELS / 1e6:.0f} million that are read; scale it down first."
+
+
+def _check_scans(stream: BinaryIO, title: str) -> None:
+    """Raises InputError for a progressive JPEG that goes over its pixels again and again."""
+    place, scans = stream.tell(), 0
+    stream.seek(0)
+    while chunk := stream.read(2**20):
+        scans += chunk.count(b"\xff\xda")
+    stream.seek(place)
+    if scans > _MOST_SCANS:
+        raise InputError(f"{title} is a JPEG of {scans} scans, more than {_MOST_SCANS}; save it again.")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """As the camera was held. A damaged EXIF says nothing of that."""
     try:
-        image = Image.open(path)
-        image.load()
-        return image
-    except FileNotFoundError:
-        raise InputError(f"There is no {kind} {path}; check the path.") from None
-    except Image.DecompressionBombError as error:
-        raise InputError(f"The {kind} {path} is too large ({error}); scale it down first.") from error
-    except DECODING_ERRORS as error:
-        raise InputError(
-            f"The {kind} {path} cannot be read: it is damaged, cut short, or no image; give a whole JPEG or PNG."
-        ) from error
+        turned = image.getexif().get(_ORIENTATION, 1) not in (None, 1)
+    except DECODING_ERRORS:
+        turned = False
+    return ImageOps.exif_transpose(image) if turned else image
+
+
+def _as_rgb(image: Image.Image, title: str) -> Image.Image:
+    if image.mode == "F":
+        values = np.asarray(image)
+        _check_values(values, f"{title} holds")
+        return _gray(values, lambda rows: (rows * 255).round())
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high > 65_535:
+            raise InputError(f"{title} holds values from {low} to {high}; give 8 or 16 bits.")
+        bits = next(depth for depth in _DEPTHS if high < 2**depth)
+        if _stored_bits(image) == 12:
+            bits = 12
+        return _gray(values, lambda rows: (rows.astype(np.float32) * (255 / (2**bits - 1))).round())
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    alpha = image.getchannel("A")
+    lowest, highest = alpha.getextrema()
+    if highest == 0:
+        raise InputError(f"{title} is transparent everywhere; save it without its alpha channel.")
+    colours = image.convert("RGB")
+    if lowest == 255:
+        return colours
+    del image
+    ground = Image.new("RGB", colours.size, "white")
+    ground.paste(colours, mask=alpha)
+    return ground
+
+
+def _stored_bits(image: Image.Image) -> int | None:
+    """What a TIFF says of its depth."""
+    tags = getattr(image, "tag_v2", None) or {}
+    bits = tags.get(258)
+    return bits[0] if isinstance(bits, tuple) and bits else bits
+
+
+def _gray(values: np.ndarray, scaled: Callable[[np.ndarray], np.ndarray]) -> Image.Image:
+    """RGB of gray values (height, width), which `scaled` brings to 0 to 255."""
+    result = np.empty(values.shape, np.uint8)
+    for top in range(0, len(values), _ROWS):
+        result[top : top + _ROWS] = scaled(values[top : top + _ROWS])
+    return Image.fromarray(result).convert("RGB")
 
 
 def _image_of(source: Image.Image | str | os.PathLike, kind: str) -> Image.Image:
     if isinstance(source, Image.Image):
+        _check_pixels(source.size, _title(source, kind))
         return source
     if isinstance(source, (str, os.PathLike)):
         return open_image(source, kind)
@@ -129,32 +241,25 @@ def _image_of_array(array: np.ndarray) -> Image.Image:
         raise InputError(
             f"A photo array has shape {array.shape}; give (height, width) or (height, width, 3), uint8 or in [0, 1]."
         )
-    if array.dtype == bool or (array.dtype.kind == "f" and array.min() >= 0 and array.max() <= 1):
-        array = (array * 255.0).round().astype(np.uint8)
+    _check_pixels((array.shape[1], array.shape[0]), "A photo array")
     if array.dtype != np.uint8:
-        values = f" from {array.min():g} to {array.max():g}" if array.dtype.kind in "iuf" else ""
-        raise InputError(f"A photo array is {array.dtype}{values}; give uint8, bool, or float from 0 to 1.")
+        if array.dtype != bool:
+            _check_values(array, f"A photo array is {array.dtype}")
+        array = (array * np.float32(255)).round().astype(np.uint8)
     return Image.fromarray(array.squeeze(-1) if array.shape[2:] == (1,) else array)
 
 
-def _foreground(values: np.ndarray) -> np.ndarray:
-    """`load_mask`'s rule for values (height, width) or (height, width, channels)."""
-    if values.ndim not in (2, 3) or values.dtype.kind not in "biuf":
-        raise InputError(
-            f"A mask array has shape {values.shape} and is {values.dtype}; give numbers (height, width) or "
-            "(height, width, channels)."
-        )
-    if values.ndim == 2:
-        return values > 0
-    if values.shape[2] in (2, 4):
-        colours, alpha = values[..., :-1], values[..., -1]
-        opaque = 255 if values.dtype.kind in "iu" else 1
-        # An opaque image with an alpha channel is drawn in its colours.
-        values = alpha[..., None] if (alpha < opaque).any() else colours
-    return (values > 0).any(axis=-1)
+def _check_values(array: np.ndarray, what: str) -> None:
+    """Raises InputError unless values are floats from 0 to 1."""
+    if array.dtype.kind == "f" and array.min() >= 0 and array.max() <= 1:
+        return
+    values = f" from {array.min():g} to {array.max():g}" if array.dtype.kind in "iuf" else ""
+    raise InputError(f"{what}{values}; give uint8, bool, or float from 0 to 1, such as values / their largest.")
 
 
-def _name(source: Photo) -> str:
+def _title(source: object, kind: str) -> str:
+    """What to call a photo or mask in an error."""
     if isinstance(source, (str, os.PathLike)):
-        return str(Path(source))
-    return getattr(source, "filename", None) or "given"
+        return f"The {kind} {Path(source)}"
+    name = getattr(source, "filename", None)
+    return f"The {kind} {name}" if isinstance(name, (str, os.PathLike)) and name else f"The {kind} given"

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..parts.aggregation import pool
+from ..parts.correlation import unit
 
 
 def support_fit(query: Tensor, covered: Tensor, support: Tensor, masks: Tensor) -> float:
@@ -23,8 +24,8 @@ def support_fit(query: Tensor, covered: Tensor, support: Tensor, masks: Tensor) 
         masks: (K, support height, support width), in [0, 1].
     """
     covered = F.adaptive_avg_pool2d(covered, query.shape[-2:])
-    found = F.normalize(pool(F.normalize(query, dim=1), covered), dim=1)
-    shown = F.normalize(pool(F.normalize(support, dim=1), masks), dim=1)
+    found = unit(pool(unit(query), covered))
+    shown = unit(pool(unit(support), masks))
     return float(F.cosine_similarity(found, shown.mean(dim=0, keepdim=True).to(found)))
 
 

@@ -2,14 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 
-from ..errors import InputError
-from ..parts.aggregation import AGGREGATIONS, Aggregation
+from ..parts.aggregation import Aggregation
 from ..parts.semantic_encoder import Question
+from .checks import (
+    Mode,
+    aggregation_of,
+    batch_size_of,
+    check_modes,
+    check_query,
+    check_support,
+    class_name_of,
+    description_of,
+    share_of,
+)
 from .decoding import compare, decode, ground, image_embedding
 from .encoded import Asked, Query, Shots, Support
 from .encoding import encode_queries
@@ -17,9 +26,6 @@ from .interface import Parts
 from .photos import Photo
 from .presence import support_fit
 from .results import Prediction, Segmentation
-
-Mode = Literal["both", "semantic", "visual"]
-MODES: tuple[Mode, ...] = ("both", "semantic", "visual")
 
 
 @torch.inference_mode()
@@ -37,8 +43,9 @@ def segment(
     batch_size: int,
 ) -> list[Segmentation]:
     """`DSVLFSModel.segment` of several photos."""
-    if batch_size < 1:
-        raise InputError(f"The batch size is {batch_size}; give 1 or more.")
+    threshold, batch_size = share_of(threshold, "threshold"), batch_size_of(batch_size)
+    min_presence = None if min_presence is None else share_of(min_presence, "min_presence")
+    _check(model, class_name, support, description, [mode], aggregation)
     results = []
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]
@@ -71,15 +78,12 @@ def predict(
     aggregation: Aggregation | None,
 ) -> dict[Mode, Prediction]:
     """`DSVLFSModel.predict`."""
-    if unknown := [mode for mode in modes if mode not in MODES]:
-        raise InputError(f"There is no mode '{unknown[0]}'; choose one of {', '.join(MODES)}.")
-    if support is None and "visual" in modes:
-        raise InputError("Mode 'visual' needs a support; give one, or ask with mode 'semantic'.")
-    aggregation = _known(model, aggregation)
+    aggregation = _check(model, class_name, support, description, modes, aggregation)
     texts = _texts(model, class_name, description)
     query = image if isinstance(image, Query) else encode_queries(model, [image])[0]
+    check_query(model, query)
     features = query.features
-    by_support = Asked(image_embedding(model, features))
+    by_support = Asked(features, image_embedding(model, features))
     size = by_support.embedding.shape[-1]
     by_name, shots = by_support, None
     if any(mode != "visual" for mode in modes):
@@ -87,7 +91,7 @@ def predict(
             weight * model.semantic_encoder.prompt(features["tokens"], question) for weight, question in texts
         )
         grounded = ground(model, features, semantic, size) if model.grounding is not None else None
-        by_name = Asked(by_support.embedding, semantic, grounded)
+        by_name = Asked(features, by_support.embedding, semantic, grounded)
     if support is not None and any(mode != "semantic" for mode in modes):
         shots = compare(model, features, support, size)
     predictions = {}
@@ -131,13 +135,17 @@ def _texts(model: Parts, class_name: str, description: str | None) -> list[tuple
     return [(w, model.processor.question([(class_name, text)]).to(model.device)) for w, text in asked]
 
 
-def _known(model: Parts, aggregation: Aggregation | None) -> Aggregation:
-    """The aggregation to use, once it is known that the model has it."""
-    aggregation = aggregation or model.config.shot_aggregation
-    if aggregation not in AGGREGATIONS:
-        raise InputError(f"There is no aggregation '{aggregation}'; choose one of {', '.join(AGGREGATIONS)}.")
-    if aggregation == "attention" and model.shot_attention is None:
-        raise InputError(
-            "This checkpoint has learned no attention over the shots; choose votes, logits or joint, or train it."
-        )
-    return aggregation
+def _check(
+    model: Parts,
+    class_name: str,
+    support: Support | None,
+    description: str | None,
+    modes: Sequence[Mode],
+    aggregation: Aggregation | None,
+) -> Aggregation:
+    """Raises InputError for what can be told to be wrong before a photo is read; gives the aggregation to use."""
+    check_support(model, support)
+    check_modes(modes, support)
+    class_name_of(class_name)
+    description_of(description)
+    return aggregation_of(model, aggregation)

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import InputError
+from .checks import numbers_of, points_of
 from .interface import Segmenter
 from .photos import Photo, context_box, load_photo
 
@@ -41,6 +42,7 @@ def mask_in_box(model: Segmenter, photo: Photo, box: Box) -> np.ndarray:
     Raises:
         InputError: the photo cannot be used, or the box has no area inside it.
     """
+    box = numbers_of(box, 4, "The box")
     image = load_photo(photo)
     (left, right), (top, bottom) = sorted((box[0], box[2])), sorted((box[1], box[3]))
     left, right = (round(min(max(x, 0), image.width)) for x in (left, right))
@@ -76,9 +78,10 @@ def mask_at_points(model: Segmenter, photo: Photo, inside: Sequence[Point], besi
     Raises:
         InputError: the photo cannot be used, or no point is on the object.
     """
-    image = load_photo(photo)
+    inside, beside = ([numbers_of(point, 2, "A point") for point in points_of(points)] for points in (inside, beside))
     if not inside:
         raise InputError("No point is on the object; give at least one.")
+    image = load_photo(photo)
     layers = [
         layer
         for name, layer in zip(model.config.correlation_layers, model.extract_layers(image))

@@ -22,8 +22,8 @@ from tqdm import tqdm
 
 from ..errors import InputError, WriteError
 from ..files import write_image
+from ..inference.checks import Mode
 from ..inference.photos import DECODING_ERRORS, Photo, load_photo
-from ..inference.segmenting import Mode
 from ..modeling import DSVLFSModel
 from ..parts.aggregation import Aggregation
 from ..processes import failing_together, gather, join_processes

@@ -9,10 +9,10 @@ from PIL import Image
 
 from ..errors import InputError
 from ..inference.calibration import expected_iou
+from ..inference.checks import Mode
 from ..inference.encoded import Query, Support
 from ..inference.photos import Photo, load_photo
 from ..inference.results import Prediction, Segmentation
-from ..inference.segmenting import Mode
 from ..parts.aggregation import Aggregation
 from .labels import Figures, PhotoLabels
 

@@ -60,7 +60,7 @@ def watched(matcher: DenseMatcher) -> Iterator[list[Matched]]:
         last[:] = [Matched(query, support, mask)]
         return match(query, support, mask, size)
 
-    matcher.match = keep
+    matcher.match = keep  # type: ignore[method-assign]
     try:
         yield last
     finally:
@@ -100,7 +100,7 @@ def _of_layer(query: Tensor, support: Tensor, chosen: Tensor, target: Tensor) ->
     shares = cosines[speaking] / total[speaking, None]
     positions = cosines.shape[1]
     entropy = torch.special.entr(shares).sum(dim=1).mean() / (math.log(positions) if positions > 1 else math.nan)
-    foreground = F.adaptive_avg_pool2d(target[None], query.shape[-2:]).flatten()
+    foreground = F.adaptive_avg_pool2d(target[None], (query.shape[-2], query.shape[-1])).flatten()
     level = cosines.mean(dim=1)
     on, off = ((level * weight).sum() / weight.sum() for weight in (foreground, 1 - foreground))
     measures = {

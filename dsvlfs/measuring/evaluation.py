@@ -1,21 +1,20 @@
 """Measures a segmenter on episodes, divided between Accelerate's processes."""
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader, Dataset
+from cachetools import LRUCache
+from torch.utils.data import Subset
 from tqdm import tqdm
 
 from ..data.episodes import Episode, Example, is_shared
+from ..data.loading import load_ahead
 from ..descriptions.bank import bank_description
-from ..errors import InputError
 from ..inference.results import Segmentation
 from ..parts.aggregation import Aggregation
-from ..parts.recent import Recent
 from ..processes import failing_together, gather, join_processes
 from .metrics import EpisodeCounts, SegmentationMetrics, count_episode, known_mean, predicted_tile
 
@@ -47,14 +46,15 @@ class SupportCache:
 
     def __init__(self, encode: Callable[[Sequence[Example]], Any]) -> None:
         self._encode = encode
-        self._supports: Recent[Any] = Recent(_SUPPORTS_KEPT)
+        self._supports: LRUCache[str, Any] = LRUCache(_SUPPORTS_KEPT)
 
     def __call__(self, episode: Episode) -> Any:
         """The episode's support."""
-        encoded = [
-            self._supports.get(support_id, lambda example=example: self._encode([example]))
-            for support_id, example in zip(episode.support_ids, episode.support, strict=True)
-        ]
+        encoded = []
+        for support_id, example in zip(episode.support_ids, episode.support, strict=True):
+            if support_id not in self._supports:
+                self._supports[support_id] = self._encode([example])
+            encoded.append(self._supports[support_id])
         return type(encoded[0]).join(encoded) if len(encoded) > 1 else encoded[0]
 
 
@@ -76,6 +76,7 @@ def evaluate(
     episodes: Sequence[Episode],
     *,
     modes: Sequence[str],
+    comparisons: Mapping[str, Segmenter] | None = None,
     aggregation: Aggregation | None = None,
     describe: bool = False,
     workers: int = 0,
@@ -87,6 +88,8 @@ def evaluate(
     Args:
         modes: which prompts the segmenter uses: "both", "semantic" (no support is shown) or "visual". A query is
             encoded once for all of them, and once for episodes that follow each other with the same one.
+        comparisons: segmenters by name that are measured beside, by the supports alone, on what `segmenter` makes of
+            the queries.
         aggregation: how several supports become one mask; None leaves it to the segmenter.
         describe: whether to ask with the class's description, the episode's own or else the bank's, where there is one.
         workers: processes that read photos ahead; 0 reads them in between.
@@ -94,13 +97,13 @@ def evaluate(
             that are among them are then reported apart.
 
     Returns:
-        A result a mode. In percent: `miou`, `fb_iou`, `iou` (by class), `boundary_iou`, `miou_interval_95` ([low,
-        high], by bootstrap over all episodes); where known, `base_false_positive_rate` (the share of the pixels of
-        trained classes' objects in the queries that the masks cover; None where no query shows any); for mosaics
-        `right_tile`, the percentage of episodes whose tile with most predicted foreground is the class's; and with
-        `trained_classes`, `shared_classes` and `new_classes`, each with its `classes` and their `miou` (None where
-        there are none). Besides: `episodes`, their number, `seconds_per_query`, the mean without the supports'
-        encoding, and with `describe`, `described`, the number of episodes that had a description.
+        A result a mode and a comparison. In percent: `miou`, `fb_iou`, `iou` (by class), `boundary_iou`,
+        `miou_interval_95` ([low, high], by bootstrap over all episodes); where known, `base_false_positive_rate` (the
+        share of the pixels of trained classes' objects in the queries that the masks cover; None where no query shows
+        any); for mosaics `right_tile`, the percentage of episodes whose tile with most predicted foreground is the
+        class's; and with `trained_classes`, `shared_classes` and `new_classes`, each with its `classes` and their
+        `miou` (None where there are none). Besides: `episodes`, their number, `seconds_per_query`, the mean without the
+        supports' encoding, and with `describe`, `described`, the number of episodes that had a description.
 
         With episodes of several seeds each measure is taken of every seed and averaged, and `miou_by_seed` and
         `miou_std` (over the seeds, n - 1) tell how far they differ.
@@ -111,12 +114,20 @@ def evaluate(
     state = join_processes()
     with state.split_between_processes(list(range(len(episodes)))) as own, failing_together():
         outcomes = _run(
-            segmenter, episodes, own, modes, aggregation, describe, workers, show_progress=state.is_main_process
+            segmenter,
+            comparisons or {},
+            episodes,
+            own,
+            modes,
+            aggregation,
+            describe,
+            workers,
+            show_progress=state.is_main_process,
         )
     outcomes = gather(outcomes)
     return {
-        mode: _result([by_mode[mode] for by_mode in outcomes], describe=describe, trained_classes=trained_classes)
-        for mode in modes
+        name: _result([by_name[name] for by_name in outcomes], describe=describe, trained_classes=trained_classes)
+        for name in (*modes, *(comparisons or {}))
     }
 
 
@@ -129,16 +140,16 @@ def _result(outcomes: Sequence[_Outcome], *, describe: bool, trained_classes: Co
     def over_seeds(measure: Callable[[SegmentationMetrics], float]) -> float:
         return 100 * known_mean(measure(metrics) for metrics in by_seed)
 
+    def of_class(name: str) -> float:
+        return over_seeds(lambda m: m.iou_by_class().get(name, float("nan")))
+
     def of_classes(names: Collection[str]) -> dict[str, Any]:
         return {"classes": sorted(names), "miou": over_seeds(lambda m: m.miou(names)) if names else None}
 
     result = {
         "miou": over_seeds(SegmentationMetrics.miou),
         "fb_iou": over_seeds(SegmentationMetrics.fb_iou),
-        "iou": {
-            name: over_seeds(lambda m, name=name: m.iou_by_class().get(name, float("nan")))
-            for name in pooled.iou_by_class()
-        },
+        "iou": {name: of_class(name) for name in pooled.iou_by_class()},
         "boundary_iou": over_seeds(SegmentationMetrics.boundary_iou),
         "miou_interval_95": [100 * end for end in pooled.bootstrap_interval()],
         "episodes": len(outcomes),
@@ -163,6 +174,7 @@ def _result(outcomes: Sequence[_Outcome], *, describe: bool, trained_classes: Co
 
 def _run(
     segmenter: Segmenter,
+    comparisons: Mapping[str, Segmenter],
     episodes: Sequence[Episode],
     indices: Sequence[int],
     modes: Sequence[str],
@@ -172,39 +184,34 @@ def _run(
     *,
     show_progress: bool,
 ) -> list[dict[str, _Outcome]]:
-    """Outcomes of these episodes, in order, by mode."""
+    """Outcomes of these episodes, in order, by mode and comparison."""
     # Those of one query follow each other, wherever the file has them.
     query_id = getattr(episodes, "query_id", str)
     order = sorted(range(len(indices)), key=lambda place: (query_id(indices[place]), place))
-    # A generator of its own: the loader draws a number when it starts, which would shift a training run's.
-    loader = DataLoader(
-        _Loading(episodes, [indices[place] for place in order]),
-        batch_size=None,
-        num_workers=workers,
-        generator=torch.Generator(),
-    )
+    chosen: Any = Subset(episodes, [indices[place] for place in order])  # type: ignore[arg-type]
+    loader = load_ahead(chosen, workers=workers, batch_size=None)
     encode_support = SupportCache(segmenter.encode_support)
+    supports_of = {name: SupportCache(other.encode_support) for name, other in comparisons.items()}
     options: dict[str, Any] = {} if aggregation is None else {"aggregation": aggregation}
     outcomes: dict[int, dict[str, _Outcome]] = {}
     latest: str | None = None
     query, encoding = None, 0.0
     for place, episode in zip(order, tqdm(loader, unit="episode", total=len(order), disable=not show_progress)):
-        if isinstance(episode, InputError):
-            raise episode
         if latest != (latest := query_id(indices[place])):
             start = time.perf_counter()
             query = segmenter.encode_query(episode.query)
             encoding = time.perf_counter() - start
-        support = encode_support(episode) if any(mode != "semantic" for mode in modes) else None
+        support = encode_support(episode) if {*modes} - {"semantic"} else None
         if describe:
             options["description"] = episode.description or bank_description(episode.class_name)
+        asked = [(mode, segmenter, mode, None if mode == "semantic" else support, options) for mode in modes]
+        asked += [(name, other, "visual", supports_of[name](episode), {}) for name, other in comparisons.items()]
         outcomes[place] = {}
-        for mode in modes:
+        for name, one, mode, shown, own in asked:
             start = time.perf_counter()
-            shown = None if mode == "semantic" else support
-            prediction = segmenter.segment(query, episode.class_name, support=shown, mode=mode, **options).mask
+            prediction = one.segment(query, episode.class_name, support=shown, mode=mode, **own).mask
             seconds = encoding + time.perf_counter() - start
-            outcomes[place][mode] = _outcome(episode, prediction, seconds, described=bool(options.get("description")))
+            outcomes[place][name] = _outcome(episode, prediction, seconds, described=bool(own.get("description")))
     return [outcomes[place] for place in range(len(indices))]
 
 
@@ -223,19 +230,3 @@ def _outcome(episode: Episode, prediction: np.ndarray, seconds: float, *, descri
         right_tile=right_tile,
         described=described,
     )
-
-
-class _Loading(Dataset):
-    """Chosen episodes; one that cannot be read is its error, which a worker's raising would wrap in a traceback."""
-
-    def __init__(self, episodes: Sequence[Episode], indices: Sequence[int]) -> None:
-        self._episodes, self._indices = episodes, indices
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, number: int) -> Episode | InputError:
-        try:
-            return self._episodes[self._indices[number]]
-        except InputError as error:
-            return error

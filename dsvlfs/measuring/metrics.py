@@ -59,7 +59,7 @@ def count_episode(
         foreground=_intersection_and_union(prediction, target),
         background=_intersection_and_union(~prediction, ~target),
         boundary=_intersection_and_union(*boundaries),
-        base=(np.count_nonzero(prediction & others), np.count_nonzero(others)),
+        base=(int(np.count_nonzero(prediction & others)), int(np.count_nonzero(others))),
     )
 
 
@@ -210,7 +210,7 @@ def predicted_tile(prediction: np.ndarray, layout: tuple[int, int]) -> int | Non
 
 
 def _intersection_and_union(prediction: np.ndarray, target: np.ndarray) -> tuple[int, int]:
-    return np.count_nonzero(prediction & target), np.count_nonzero(prediction | target)
+    return int(np.count_nonzero(prediction & target)), int(np.count_nonzero(prediction | target))
 
 
 def _quotient(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

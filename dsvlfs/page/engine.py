@@ -9,12 +9,15 @@ import hashlib
 import json
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
+from cachetools import LRUCache, cached
 from PIL import Image
 
 import dsvlfs
@@ -24,20 +27,34 @@ from ..descriptions.bank import bank_description
 from ..descriptions.writers import CheckpointWriter
 from ..inference.pictures import heat_map, overlay
 from ..inference.results import Prediction, Segmentation
-from ..labelling.coco_writing import LabelledPhoto, coco_document
-from ..parts.recent import Recent
+from ..inference.selection import Box, Point, mask_at_points, mask_in_box
+from ..labelling.formats.coco import coco_document
+from ..labelling.labelled import LabelledPhoto
 from .supports import SupportPair
-from .uploads import MAX_QUERIES, MAX_SUPPORTS, decode_preview, encode_preview, read_photo
+from .uploads import (
+    MAX_QUERIES,
+    MAX_SUPPORTS,
+    PREVIEW_SIDE,
+    decode_preview,
+    encode_preview,
+    enlarge,
+    read_photo,
+    read_size,
+    titles,
+)
 
 if TYPE_CHECKING:
     from .. import DSVLFSModel, Query, Support
 
 Report = Callable[[float, str], None]
+Turn = Callable[[], AbstractContextManager[None]]
+"""A turn for a piece of work, of which one is done at a time (`Visit.turn`)."""
 
+MAX_POINTS = 100  # on an object, and as many beside it
 
-SUPPORTS: Recent[Support] = Recent(64)
-QUERIES: Recent[Query] = Recent(MAX_QUERIES)  # some 5 MiB each
-DESCRIPTIONS: Recent[str] = Recent(256)
+SUPPORTS: LRUCache[str, Support] = LRUCache(64)
+QUERIES: LRUCache[str, Query] = LRUCache(MAX_QUERIES)  # some 5 MiB each
+DESCRIPTIONS: LRUCache[str, str] = LRUCache(256)
 
 
 @dataclass(frozen=True)
@@ -49,7 +66,8 @@ class Result:
         class_name: that was asked for.
         preview: of the photo, a JPEG.
         mode: that was asked for.
-        predictions: by mode, `mode` among them.
+        predictions: by mode, `mode` among them; of the photo as it was worked on.
+        size: (width, height) of the photo's file.
     """
 
     name: str
@@ -57,6 +75,7 @@ class Result:
     preview: bytes
     mode: str
     predictions: dict[str, Prediction]
+    size: tuple[int, int]
 
     @property
     def asked(self) -> Prediction:
@@ -64,8 +83,12 @@ class Result:
         return self.predictions[self.mode]
 
     def segmentation(self, threshold: float) -> Segmentation:
-        """In the photo's own size."""
+        """In the size that the photo was worked on in."""
         return self.asked.segmentation(threshold)
+
+    def mask(self, threshold: float) -> np.ndarray:
+        """For a file: bool, in the photo's own size."""
+        return enlarge(self.segmentation(threshold).mask, self.size)
 
 
 @cache
@@ -74,7 +97,7 @@ def load_model() -> DSVLFSModel:
     return dsvlfs.DSVLFSModel.from_pretrained("dsvlfs-tiny")
 
 
-def describe(class_name: str) -> str:
+def describe(class_name: str, turn: Turn = nullcontext) -> str:
     """What the class looks like: the bank's text, else what the language model says.
 
     Raises:
@@ -83,7 +106,14 @@ def describe(class_name: str) -> str:
     name = " ".join(class_name.split())
     if not name:
         raise InputError("Name the class first, such as “penguin”.")
-    return bank_description(name) or DESCRIPTIONS.get(name, lambda: CheckpointWriter(load_model()).write(name))
+    check_words(name)
+    return bank_description(name) or _written(name, turn)
+
+
+@cached(DESCRIPTIONS, key=lambda name, _: name, lock=Lock())
+def _written(name: str, turn: Turn) -> str:
+    with turn():
+        return CheckpointWriter(load_model()).write(name)
 
 
 def digest(*arrays: np.ndarray | Image.Image) -> str:
@@ -95,11 +125,46 @@ def digest(*arrays: np.ndarray | Image.Image) -> str:
     return total.hexdigest()
 
 
-def encode_supports(pairs: Sequence[SupportPair]) -> Support:
+def encode_supports(pairs: Sequence[SupportPair], turn: Turn = nullcontext) -> Support:
     """Encodes each pair, or remembers it."""
-    model = load_model()
-    shots = [SUPPORTS.get(digest(*pair), lambda pair=pair: model.encode_support([pair])) for pair in pairs]
+    shots = []
+    for pair in pairs:
+        with turn():
+            shots.append(_encode_shot(*pair))
     return type(shots[0]).join(shots)
+
+
+@cached(SUPPORTS, key=digest, lock=Lock())
+def _encode_shot(photo: Image.Image, mask: np.ndarray) -> Support:
+    return load_model().encode_support([(photo, mask)])
+
+
+@cached(QUERIES, key=digest, lock=Lock())
+def _encode_query(photo: Image.Image) -> Query:
+    return load_model().encode_query(photo)
+
+
+def mask_of_box(photo: Image.Image, box: Box) -> np.ndarray:
+    """The object that fills a box (left, top, right, bottom): bool (height, width)."""
+    return mask_in_box(load_model(), photo, box)
+
+
+def mask_of_points(photo: Image.Image, on: Sequence[Point], beside: Sequence[Point]) -> np.ndarray:
+    """The object that points are on and others are not: bool (height, width)."""
+    return mask_at_points(load_model(), photo, on, beside)
+
+
+def check_words(class_name: str, class_description: str = "") -> None:
+    """Refuses what a prompt must not hold, before anything else is done.
+
+    Raises:
+        InputError: the name or the description is missing, too long, or no plain text.
+    """
+    if not class_name.strip():
+        raise InputError("Name the class, such as “penguin”.")
+    processor = getattr(load_model(), "processor", None)  # what stands in for a model may have none
+    if processor is not None:
+        processor.question([(class_name, class_description)])
 
 
 def predict(
@@ -109,18 +174,19 @@ def predict(
     query_files: Sequence[str],
     mode: str,
     report: Report = lambda share, text: None,
+    turn: Turn = nullcontext,
 ) -> list[Result]:
     """Segments a class in query photos.
 
     Args:
         supports: photos with masks; none where `mode` is "semantic".
         report: told the share that is done, and what comes next.
+        turn: for each photo.
 
     Raises:
         InputError: something is missing or cannot be used.
     """
-    if not class_name.strip():
-        raise InputError("Name the class, such as “penguin”.")
+    check_words(class_name, class_description)
     if not query_files:
         raise InputError("Add a query photo: the one to find the class in.")
     if len(query_files) > MAX_QUERIES:
@@ -130,22 +196,26 @@ def predict(
     if not supports and mode != "semantic":
         raise InputError("Add a support photo and mark the object, or choose the prompt “Name”.")
     names = [Path(file).name for file in query_files]
-    titles = ["query photo" if len(names) == 1 else f"query photo {name}" for name in names]
-    for file, title in zip(query_files, titles):  # all, before the first takes its time
-        read_photo(file, title)
+    kinds = titles("query photo", query_files)
+    for file, kind in zip(query_files, kinds):  # all, before the first takes its time
+        with turn():
+            photo = read_photo(file, kind, PREVIEW_SIDE)
     steps = len(names) + 1
     report(0, "Reading the support")
-    support = encode_supports(supports) if mode != "semantic" else None
+    support = encode_supports(supports, turn) if mode != "semantic" else None
     modes = [mode] if support is None else ["both", "semantic", "visual"] if mode == "both" else [mode]
     results = []
-    for number, (file, name, title) in enumerate(zip(query_files, names, titles), 1):
-        report(number / steps, f"Looking at the {title}")
-        photo = read_photo(file, title)
-        encoded = QUERIES.get(digest(photo), lambda photo=photo: load_model().encode_query(photo))
-        predictions = load_model().predict(
-            encoded, class_name, support=support, description=class_description.strip() or None, modes=modes
-        )
-        results.append(Result(name, class_name.strip(), encode_preview(photo), mode, predictions))
+    for number, (file, name, kind) in enumerate(zip(query_files, names, kinds), 1):
+        report(number / steps, f"Looking at the {kind}")
+        with turn():
+            if len(names) > 1:  # a dozen would be much to keep
+                photo = read_photo(file, kind, PREVIEW_SIDE)
+            encoded = _encode_query(photo)
+            predictions = load_model().predict(
+                encoded, class_name, support=support, description=class_description.strip() or None, modes=modes
+            )
+            size = read_size(file, kind)
+            results.append(Result(name, class_name.strip(), encode_preview(photo), mode, predictions, size))
     return results
 
 
@@ -219,21 +289,22 @@ def write_mask(mask: np.ndarray, file: Path) -> Path:
     return file
 
 
-def write_masks(results: Sequence[Result], threshold: float, folder: Path) -> list[Path]:
+def write_masks(results: Sequence[Result], threshold: float, folder: Path, turn: Turn = nullcontext) -> list[Path]:
     """A PNG for each result, in its photo's own size."""
-    return [
-        write_mask(result.segmentation(threshold).mask, folder / f"{Path(name).stem}_mask.png")
-        for result, name in zip(results, _distinct_names(results))
-    ]
+    files = []
+    for result, name in zip(results, _distinct_names(results)):
+        with turn():
+            files.append(write_mask(result.mask(threshold), folder / f"{Path(name).stem}_mask.png"))
+    return files
 
 
-def write_overlays(results: Sequence[Result], threshold: float, folder: Path) -> list[Path]:
+def write_overlays(results: Sequence[Result], threshold: float, folder: Path, turn: Turn = nullcontext) -> list[Path]:
     """A JPEG for each result, in the preview's size."""
     files = []
     for result, name in zip(results, _distinct_names(results)):
-        file = folder / f"{Path(name).stem}_overlay.jpg"
-        draw(result, "mask", threshold, 0.5)[0].save(file, quality=90)
-        files.append(file)
+        files.append(folder / f"{Path(name).stem}_overlay.jpg")
+        with turn():
+            draw(result, "mask", threshold, 0.5)[0].save(files[-1], quality=90)
     return files
 
 
@@ -247,14 +318,15 @@ def pack(files: Sequence[Path], archive: Path) -> Path:
     return archive
 
 
-def write_coco(results: Sequence[Result], threshold: float, file: Path) -> Path:
+def write_coco(results: Sequence[Result], threshold: float, file: Path, turn: Turn = nullcontext) -> Path:
     """All masks in one COCO JSON."""
 
     def photos() -> Iterator[LabelledPhoto]:
         for result, name in zip(results, _distinct_names(results)):
-            found = result.segmentation(threshold)
-            score = float(found.probability[found.mask].mean()) if found.mask.any() else 0.0
-            yield LabelledPhoto(name, found.mask, score)
+            with turn():
+                found = result.segmentation(threshold)
+                score = float(found.probability[found.mask].mean()) if found.mask.any() else 0.0
+                yield LabelledPhoto(name, result.mask(threshold), score)
 
     file.write_text(json.dumps(coco_document(photos(), results[0].class_name)), encoding="utf-8")
     return file

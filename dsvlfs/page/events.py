@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
+from functools import cache, partial
 from typing import Any
 
 import gradio as gr
 
-from .. import BaseNotAvailableError, InputError
-from ..inference.selection import mask_at_points, mask_in_box
+from .. import InputError
 from . import engine
 from .engine import Result
 from .examples import EXAMPLES
 from .supports import Draft, EditorValue, clickable, editor_value, marked, painted_mask
-from .uploads import MAX_SUPPORTS, SUPPORT_SIDE, read_mask, read_photo, read_upload, shrink
+from .turns import BusyError
+from .uploads import (
+    MAX_SUPPORTS,
+    PREVIEW_SIDE,
+    SUPPORT_SIDE,
+    read_mask,
+    read_photo,
+    titles,
+)
+from .visits import MODEL_TURNS, QUICK_TURNS, errors_on_page, warn, written_files
 
 BRUSH, BOX, ON, BESIDE = "Brush", "Box", "Point on it", "Point beside it"
 TOOLS = {
@@ -30,15 +35,6 @@ TOOLS = {
 
 GalleryValue = list[tuple[str, str | None]]
 Update = dict[str, Any]
-
-
-@contextmanager
-def errors_on_page() -> Iterator[None]:
-    """Shows what the user can mend as a message, and leaves the fields as they are."""
-    try:
-        yield
-    except (InputError, BaseNotAvailableError) as error:
-        raise gr.Error(str(error), duration=None, print_exception=False) from error
 
 
 # Marking the supports --------------------------------------------------------------------------------------------
@@ -101,9 +97,13 @@ def add_photos(
     try:
         if len(kept) + len(paths) > MAX_SUPPORTS:
             raise InputError(f"There can be {MAX_SUPPORTS} support photos at most; remove one first.")
-        added = [Draft.of(shrink(read_photo(path, "support photo"), SUPPORT_SIDE)) for path in paths]
-    except InputError as error:
-        gr.Warning(str(error))
+        added = []
+        with QUICK_TURNS.visit() as visit:
+            for path, kind in zip(paths, titles("support photo", paths)):
+                with visit.turn():
+                    added.append(Draft.of(read_photo(path, kind, SUPPORT_SIDE)))
+    except (InputError, BusyError) as error:
+        warn(str(error))
         return (gr.skip(),) * 7
     words = (class_name, description) if own else ("", "")
     return kept + added, len(kept), *show_draft(kept + added, len(kept), tool), *words
@@ -115,9 +115,10 @@ def add_mask(drafts: list[Draft], current: int, tool: str, path: str) -> tuple[l
         if not drafts:
             raise InputError("Add the support photo first, then its mask.")
         drafts = known(drafts, current)
-        drafts[current] = drafts[current].with_mask(read_mask(path, drafts[current].photo))
-    except InputError as error:
-        gr.Warning(str(error))
+        with QUICK_TURNS.visit() as visit, visit.turn():
+            drafts[current] = drafts[current].with_mask(read_mask(path, drafts[current].photo))
+    except (InputError, BusyError) as error:
+        warn(str(error))
         return (gr.skip(),) * 4
     return drafts, *show_draft(drafts, current, tool)
 
@@ -148,9 +149,9 @@ def note_click(drafts: list[Draft], current: int, tool: str, click: gr.SelectDat
         corners = (*draft.corners, point) if len(draft.corners) == 1 else (point,)
         draft = replace(draft, corners=corners, inside=(), beside=())
     elif tool == ON:
-        draft = replace(draft, corners=(), inside=(*draft.inside, point))
+        draft = replace(draft, corners=(), inside=(*draft.inside, point)[-engine.MAX_POINTS :])
     else:
-        draft = replace(draft, corners=(), beside=(*draft.beside, point))
+        draft = replace(draft, corners=(), beside=(*draft.beside, point)[-engine.MAX_POINTS :])
     drafts[current] = draft
     return drafts, clickable(draft)
 
@@ -158,16 +159,16 @@ def note_click(drafts: list[Draft], current: int, tool: str, click: gr.SelectDat
 def follow_clicks(drafts: list[Draft], current: int) -> tuple[list[Draft], Any]:
     """Makes a mask of a whole box, or of points."""
     draft = known(drafts, current)[current]
-    with errors_on_page():
+    if len(draft.corners) < 2 and not draft.inside:  # half a box, or nothing on the object yet
+        return gr.skip(), gr.skip()
+    with errors_on_page(), MODEL_TURNS.visit() as visit, visit.turn():
         if len(draft.corners) == 2:
             (left, top), (right, bottom) = draft.corners
-            mask = mask_in_box(engine.load_model(), draft.photo, (left, top, right, bottom))
-        elif draft.inside:
-            mask = mask_at_points(engine.load_model(), draft.photo, draft.inside, draft.beside)
-        else:  # half a box, or nothing on the object yet
-            return gr.skip(), gr.skip()
+            mask = engine.mask_of_box(draft.photo, (left, top, right, bottom))
+        else:
+            mask = engine.mask_of_points(draft.photo, draft.inside, draft.beside)
     if not mask.any():
-        gr.Warning("No object was found there; mark it otherwise, or paint it.")
+        warn("No object was found there; mark it otherwise, or paint it.")
     drafts = list(drafts)
     drafts[current] = replace(draft, mask=mask)
     return drafts, clickable(drafts[current])
@@ -182,19 +183,22 @@ def describe(class_name: str) -> str:
     Args:
         class_name: the class, such as "red fox".
     """
-    with errors_on_page():
-        return engine.describe(class_name)
+    with errors_on_page(), MODEL_TURNS.visit() as visit:
+        return engine.describe(class_name or "", visit.turn)
 
 
 def check_queries(gallery: GalleryValue | None) -> GalleryValue | Update | None:
     """Takes photos that cannot be used out of the gallery again."""
     usable = []
-    for path, caption in gallery or []:
-        try:
-            read_upload(path, "query photo")
-            usable.append((path, caption))
-        except InputError as error:
-            gr.Warning(str(error))
+    kinds = titles("query photo", [path for path, _ in gallery or []])
+    with errors_on_page(), QUICK_TURNS.visit() as visit:
+        for (path, caption), kind in zip(gallery or [], kinds):
+            try:
+                with visit.turn():
+                    read_photo(path, kind, PREVIEW_SIDE)
+                usable.append((path, caption))
+            except InputError as error:
+                warn(str(error))
     return gr.skip() if len(usable) == len(gallery or []) else usable or None
 
 
@@ -220,11 +224,23 @@ def segment(
 ) -> tuple[Any, ...]:  # fmt: skip
     """Segments the class in the query photos."""
     drafts = keep_strokes(drafts, current, tool, editor)
-    with errors_on_page():
+    share = 0.0
+
+    def report(done: float, text: str) -> None:
+        nonlocal share
+        share = done
+        progress(done, desc=text)
+
+    def waiting(ahead: int) -> None:
+        progress(share, desc=f"Waiting for others ({ahead})")
+
+    with errors_on_page(), MODEL_TURNS.visit() as visit:
+        turn = partial(visit.turn, waiting)
         supports = [] if mode == "semantic" else marked(drafts)
         files = [path for path, _ in gallery or []]
-        results = engine.predict(supports, class_name, description, files, mode, lambda *p: progress(p[0], desc=p[1]))
-    return drafts, *show_results(results, threshold)
+        results = engine.predict(supports, class_name, description, files, mode, report, turn)
+        with turn():
+            return drafts, *show_results(results, threshold)
 
 
 @cache
@@ -237,7 +253,7 @@ def first_results() -> tuple[Result, ...]:
 
 def open_page(threshold: float) -> tuple[Any, ...]:
     """What a visitor finds: the first example, already segmented."""
-    with errors_on_page():
+    with errors_on_page(), MODEL_TURNS.visit() as visit, visit.turn():
         return show_results(first_results(), threshold)
 
 
@@ -258,101 +274,22 @@ def redraw(
     return engine.draw(results[chosen], view, threshold, opacity) if results else (None, "")
 
 
-@contextmanager
-def _files() -> Iterator[Path]:
-    """A folder until gradio has taken its files over, which it does at the `yield` of an event."""
-    with errors_on_page(), tempfile.TemporaryDirectory() as folder:
-        yield Path(folder)
-
-
 def save_masks(results: Sequence[Result] | None, threshold: float) -> Iterator[str]:
     """The masks, in the photos' own size."""
     if not results:
         raise gr.Error("There is no result yet; press “Segment” first.", print_exception=False)
-    with _files() as folder:
-        yield str(engine.pack(engine.write_masks(results, threshold, folder), folder / "masks.zip"))
+    with written_files() as folder:
+        with QUICK_TURNS.visit() as visit:
+            files = engine.write_masks(results, threshold, folder, visit.turn)
+            packed = engine.pack(files, folder / "masks.zip")
+        yield str(packed)
 
 
 def save_coco(results: Sequence[Result] | None, threshold: float) -> Iterator[str]:
     """All masks as a COCO JSON."""
     if not results:
         raise gr.Error("There is no result yet; press “Segment” first.", print_exception=False)
-    with _files() as folder:
-        yield str(engine.write_coco(results, threshold, folder / "annotations.json"))
-
-
-# For programs ----------------------------------------------------------------------------------------------------
-
-
-def call_segment(
-    class_name: str, queries: list[str] | None, support_photos: list[str] | None, support_masks: list[str] | None,
-    description: str, prompts: str, threshold: float,
-) -> Iterator[tuple[list[str], list[str], str, list[dict[str, Any]]]]:  # fmt: skip
-    """Segments a class in photos.
-
-    Args:
-        class_name: the class, such as "red fox".
-        queries: the photos to find it in, 12 at most.
-        support_photos: photos that show it, 5 at most; none to ask by name alone.
-        support_masks: their masks, in the same order; white, or whatever is not zero, is the object.
-        description: what the class looks like; may be empty.
-        prompts: "both", "semantic" (the name) or "visual" (the supports).
-        threshold: probability from which on a pixel is foreground, or a support votes for it.
-
-    Returns:
-        Masks (PNG, 0 and 255, in the photos' own size), overlays, a COCO JSON of all masks, and for each photo its
-        name, the mask's area in percent, and the area in percent by number of votes.
-    """
-    with _files() as folder:
-        if not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
-            raise InputError(f"The threshold is {threshold!r}; give a number from 0 to 1.")
-        photo_files, mask_files = support_photos or [], support_masks or []
-        if len(photo_files) != len(mask_files):
-            raise InputError(
-                f"There are {len(photo_files)} support photos and {len(mask_files)} masks; give a mask for each photo."
-            )
-        supports = []
-        if prompts != "semantic":
-            for number, (photo_file, mask_file) in enumerate(zip(photo_files, mask_files), 1):
-                photo = shrink(read_photo(photo_file, f"support photo {number}"), SUPPORT_SIDE)
-                supports.append((photo, read_mask(mask_file, photo, f"mask {number}")))
-        results = engine.predict(supports, class_name or "", description or "", queries or [], prompts)
-        masks = engine.write_masks(results, threshold, folder)
-        overlays = engine.write_overlays(results, threshold, folder)
-        coco = engine.write_coco(results, threshold, folder / "annotations.json")
-        report = [engine.report(result, threshold) for result in results]
-        yield [str(file) for file in masks], [str(file) for file in overlays], str(coco), report
-
-
-def call_mask(
-    photo: str, box: list[float] | None, points_on: list[list[float]] | None, points_beside: list[list[float]] | None
-) -> Iterator[str]:
-    """Makes a mask of one object from a box, or from points.
-
-    Args:
-        photo: of the object.
-        box: [left, top, right, bottom] in pixels; or null, to give points.
-        points_on: [[x, y], ...] in pixels, on the object.
-        points_beside: likewise, on what does not belong to it.
-
-    Returns:
-        The mask (PNG, 0 and 255), of the photo's size.
-    """
-    with _files() as folder:
-        if photo is None:
-            raise InputError("Give the photo.")
-        image = read_photo(photo, "photo")
-        points = [points_on or [], points_beside or []]
-        if box is not None and not _are_numbers(box, 4):
-            raise InputError("Give the box as [left, top, right, bottom], in pixels, or null.")
-        if not all(isinstance(p, list) and all(_are_numbers(point, 2) for point in p) for p in points):
-            raise InputError("Give points as [[x, y], ...], in pixels, or null.")
-        if box:
-            mask = mask_in_box(engine.load_model(), image, box)
-        else:
-            mask = mask_at_points(engine.load_model(), image, *points)
-        yield str(engine.write_mask(mask, folder / f"{Path(photo).stem}_mask.png"))
-
-
-def _are_numbers(values: object, count: int) -> bool:
-    return isinstance(values, list) and len(values) == count and all(type(v) in (int, float) for v in values)
+    with written_files() as folder:
+        with QUICK_TURNS.visit() as visit:
+            file = engine.write_coco(results, threshold, folder / "annotations.json", visit.turn)
+        yield str(file)

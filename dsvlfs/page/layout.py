@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from typing import Any
 
@@ -15,12 +16,22 @@ try:
 except ImportError as error:
     raise InputError("The page needs Gradio; install it with: pip install 'dsvlfs[demo]'") from error
 
+from starlette.middleware import Middleware
+
 from ..inference.pictures import TINT
-from . import events
+from . import events, programs
+from .answers import Page
+from .editor import MarksEditor
 from .events import BRUSH, TOOLS
 from .examples import EXAMPLES, FOLDER, Example
+from .serving import end_well, sweeping
+from .store import page_store
 from .supports import BRUSH_OPACITY, editor_value
+from .transport import Bounds
 from .uploads import MAX_BYTES
+from .visits import quick_turn
+
+MAX_THREADS = 96  # those that wait for a turn, and some more
 
 PROMPTS = {"Both": "both", "Name": "semantic", "Support": "visual"}
 VIEWS = {"Mask": "mask", "Probability": "probability", "Votes": "votes"}
@@ -75,12 +86,14 @@ THEME = gr.themes.Default(primary_hue="blue").set(
 
 def build_page() -> gr.Blocks:
     """Lays out the page; nothing asks for the model until it is opened."""
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # gradio would tell its makers of each start
+    store = page_store()  # before the first component, which asks where files go
     (start,) = events.first_drafts()
-    with gr.Blocks(title="DSV-LFS: few-shot segmentation", delete_cache=(3600, 3600)) as page:
+    with Page(store=store, quick=quick_turn, title="DSV-LFS: few-shot segmentation") as page:
         drafts = gr.State(time_to_live=3600)  # None once it is given up
         current, tool = gr.State(0), gr.State(BRUSH)
         results, chosen = gr.State(time_to_live=3600), gr.State(0)
-        asks_model = {"concurrency_id": "model", "concurrency_limit": 1}
+        asks_model = {"concurrency_id": "model", "concurrency_limit": None}  # `visits.MODEL_TURNS` bounds it
         _add_endpoints(asks_model)  # before the page's own events, which would take their names
 
         with gr.Row(elem_id="header"):
@@ -103,7 +116,7 @@ def build_page() -> gr.Blocks:
         with gr.Row():
             with gr.Column(min_width=300):
                 which = gr.Radio([("1", 0)], value=0, label="Support photo", visible=False, elem_id="which")
-                editor = gr.ImageEditor(
+                editor = MarksEditor(
                     editor_value(start),
                     type="pil",
                     format="png",  # a lossy format would blur the mask
@@ -200,7 +213,7 @@ def build_page() -> gr.Blocks:
         to_draw, drawn = [results, chosen, *drawing], [found, area]
         private = {"api_visibility": "private"}
         is_quick = {"queue": False, "show_progress": "hidden", **private}
-        reads_files = {"concurrency_id": "files", "concurrency_limit": 2, **private}
+        reads_files = {"concurrency_id": "files", "concurrency_limit": None, **private}
 
         page.load(events.first_drafts, None, drafts, **is_quick)
         page.load(events.open_page, threshold, outputs, show_progress_on=found, **asks_model, **private).success(
@@ -216,7 +229,7 @@ def build_page() -> gr.Blocks:
             **private,
         ).success(events.redraw, to_draw, drawn, **is_quick)
         describe_button.click(
-            events.describe, class_name, description, api_name="describe", show_progress_on=description, **asks_model
+            events.describe, class_name, description, show_progress_on=description, **asks_model, **private
         )
         for change in (threshold.input, opacity.input, view.input):
             change(events.redraw, to_draw, drawn, trigger_mode="always_last", **is_quick)
@@ -250,7 +263,8 @@ def build_page() -> gr.Blocks:
             ).then(events.segment, inputs, [drafts, *outputs], show_progress_on=found, **asks_model, **private).success(
                 events.redraw, to_draw, drawn, **is_quick
             )
-    return page.queue(max_size=16)
+    store.keep()  # what the page shows at first
+    return page.queue(max_size=64)
 
 
 def _open_example(example: Example, tool: str) -> tuple[Any, ...]:
@@ -285,23 +299,30 @@ def _add_endpoints(asks_model: dict[str, Any]) -> None:
             gr.File(label="COCO JSON"),
             gr.JSON(label="Name and areas of each photo"),
         ]
-        gr.Button().click(events.call_segment, given, made, api_name="segment", **asks_model)
+        gr.Button().click(programs.segment, given, made, api_name="segment", **asks_model)
         marks = [
             gr.File(label="Photo", file_types=["image"]),
             gr.JSON(label="Box: [left, top, right, bottom]"),
             gr.JSON(label="Points on the object: [[x, y], ...]"),
             gr.JSON(label="Points beside it: [[x, y], ...]"),
         ]
-        gr.Button().click(events.call_mask, marks, gr.File(label="Mask"), api_name="mask", **asks_model)
+        gr.Button().click(programs.mask, marks, gr.File(label="Mask"), api_name="mask", **asks_model)
+        named, described = gr.Textbox(label="Class name"), gr.Textbox(label="Description")
+        gr.Button().click(events.describe, named, described, api_name="describe", **asks_model)
 
 
 def launch(**options: Any) -> None:
     """Serves the page; options are those of `gr.Blocks.launch`."""
+    store = page_store()
     demo.launch(
+        allowed_paths=[str(store.work)],
+        app_kwargs={"middleware": [Middleware(Bounds, store=store)], "lifespan": sweeping(store)},
         css=CSS,
         footer_links=["api"],
         max_file_size=MAX_BYTES,
+        max_threads=MAX_THREADS,
         run_history=False,
+        ssr_mode=False,  # a proxy in front would take uploads past `Bounds`
         state_session_capacity=200,
         theme=THEME,
         js=NAME_PARTS,
@@ -319,5 +340,6 @@ def serve(**options: Any) -> None:
     Raises:
         BaseNotAvailableError: a base cannot be had.
     """
+    end_well(page_store())
     events.first_results()
     launch(**options)

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .correlation import unit
 
 Aggregation = Literal["votes", "logits", "joint", "attention"]
 AGGREGATIONS: tuple[Aggregation, ...] = ("votes", "logits", "joint", "attention")
@@ -37,10 +38,10 @@ def support_evidence(layers: Sequence[Tensor], masks: Tensor, fit: Tensor | None
     """
     columns = []
     for layer in layers:
-        positions = F.normalize(layer, dim=1)
+        positions = unit(layer)
         foreground, background = pool(positions, masks), pool(positions, 1 - masks)
         for feature in (foreground, foreground - background):
-            feature = F.normalize(feature, dim=1)
+            feature = unit(feature)
             cosines = feature @ feature.T
             columns.append((cosines.sum(dim=1) - cosines.diagonal()) / (len(masks) - 1))
     if fit is None:

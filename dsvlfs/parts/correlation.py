@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 CHUNK = 2**26
@@ -110,11 +111,18 @@ class Correlation:
         return products.view(layers, apart)[:, :one].unflatten(1, shape), result.view(*shape, layers)
 
 
+def unit(features: Tensor) -> Tensor:
+    """Of unit length along dimension 1, or nought; `F.normalize`, whose epsilon is nought in float16."""
+    wide = features.float() if features.dtype == torch.float16 else features
+    return F.normalize(wide, dim=1).to(features.dtype)
+
+
 def _inverse_length(features: Tensor) -> Tensor:
     """(batch, channels, ...) to (batch, 1, ...)."""
     wide = features.to(torch.promote_types(features.dtype, torch.float32))  # squares leave the range of 16 bits
     squares = torch.linalg.vecdot(wide, wide, dim=1)  # ten times as fast as a norm over this dimension
-    return squares.clamp(min=1e-24).rsqrt().to(features.dtype).unsqueeze(1)
+    least = 1e-8 if features.dtype == torch.float16 else 1e-24  # whose inverse root is a number
+    return squares.clamp(min=least).rsqrt().to(features.dtype).unsqueeze(1)
 
 
 def reduce_support(correlation: Tensor) -> tuple[Tensor, Tensor]:

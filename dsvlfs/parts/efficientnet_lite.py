@@ -6,6 +6,7 @@ of fixed width. The released weights come from TensorFlow, hence the asymmetric 
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -47,7 +48,7 @@ class EfficientNetLiteConfig(PreTrainedConfig):
     model_type = "efficientnet_lite"
 
     def __init__(
-        self, width: float = 1.1, depth: float = 1.2, image_size: int = 448, token_grid: int = 7, **kwargs
+        self, width: float = 1.1, depth: float = 1.2, image_size: int = 448, token_grid: int = 7, **kwargs: Any
     ) -> None:
         self.width = width
         self.depth = depth

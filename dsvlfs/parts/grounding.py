@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .correlation import unit
+
 
 def normalise(layers: Sequence[Tensor], centres: Sequence[Tensor], size: int) -> Tensor:
     """Layers on one grid: each centred, and at every position of unit length.
@@ -28,7 +30,7 @@ def normalise(layers: Sequence[Tensor], centres: Sequence[Tensor], size: int) ->
     for layer, centre in zip(layers, centres, strict=True):
         if layer.shape[-1] != size:
             layer = F.interpolate(layer, (size, size), mode="bilinear", align_corners=False)
-        normalised.append(F.normalize(layer - centre[:, None, None], dim=1))
+        normalised.append(unit(layer - centre[:, None, None]))
     return torch.cat(normalised, dim=1)
 
 
@@ -53,7 +55,7 @@ class SemanticGrounding(nn.Module):
         """Cosine of the prompt (batch, prompt_dim) with each position (batch, size, size), in the shared space."""
         positions = normalise(layers, self.centre.split(self.channels), size).to(self.basis.dtype)
         features = torch.einsum("pc,bchw->bphw", self.basis, positions)
-        return torch.einsum("bp,bphw->bhw", F.normalize(prompt, dim=1), F.normalize(features, dim=1))
+        return torch.einsum("bp,bphw->bhw", unit(prompt), unit(features))
 
     def look(self, layers: Sequence[Tensor], mask: Tensor) -> Tensor:
         """What objects look like, in the space that the prompts share.
@@ -66,8 +68,8 @@ class SemanticGrounding(nn.Module):
             (batch, prompt_dim), of unit length.
         """
         features = normalise(layers, self.centre.split(self.channels), mask.shape[-1])
-        pooled = F.normalize((features * mask[:, None]).sum(dim=(2, 3)), dim=1)
-        return F.normalize(pooled @ self.basis.T.to(pooled.dtype), dim=1)
+        pooled = unit((features * mask[:, None]).sum(dim=(2, 3)))
+        return unit(pooled @ self.basis.T.to(pooled.dtype))
 
     def forward(self, prompt: Tensor, layers: Sequence[Tensor], size: int) -> Tensor:
         """What is added to the dense prompt.

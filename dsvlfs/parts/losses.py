@@ -1,8 +1,21 @@
 """Mask losses (arXiv 2503.04006, section 3.5); the text loss is the language model's cross-entropy."""
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TrainingOutput:
+    """Logits (batch, height, width) and losses: their weighted sum, and each alone, averaged over the batch."""
+
+    logits: Tensor
+    loss: Tensor
+    text_loss: Tensor
+    bce_loss: Tensor
+    dice_loss: Tensor
 
 
 def bce_loss(logits: Tensor, target: Tensor, counted: Tensor | None = None) -> Tensor:

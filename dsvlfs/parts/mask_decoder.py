@@ -43,12 +43,10 @@ class MaskDecoder(nn.Module):
         dim: channels of embedding and prompts.
         multimask_outputs: spare mask tokens, present for SAM's weights to fit; never read.
         detail_channels: of two layers finer than the embedding that join it as it is upscaled, at twice and at four
-            times its side (as in SAM 2, Ravi et al. 2024, section 4); None upscales it alone, as SAM does.
+            times its side (as in SAM 2, Ravi et al. 2024, section 4); none upscale it alone, as SAM does.
     """
 
-    def __init__(
-        self, *, dim: int = 256, multimask_outputs: int = 3, detail_channels: tuple[int, int] | None = None
-    ) -> None:
+    def __init__(self, *, dim: int = 256, multimask_outputs: int = 3, detail_channels: Sequence[int] = ()) -> None:
         super().__init__()
         self.decoder = SamMaskDecoder(
             SamMaskDecoderConfig(hidden_size=dim, num_multimask_outputs=multimask_outputs, attn_implementation="sdpa")
@@ -60,7 +58,7 @@ class MaskDecoder(nn.Module):
         self.no_semantic_prompt = nn.Parameter(torch.zeros(dim))
         self.no_visual_prompt = nn.Parameter(torch.zeros(dim))
         self.details = None
-        if detail_channels is not None:
+        if detail_channels:
             self.details = nn.ModuleList(
                 nn.Conv2d(inputs, dim // part, 1) for inputs, part in zip(detail_channels, (4, 8), strict=True)
             )
@@ -73,7 +71,7 @@ class MaskDecoder(nn.Module):
         embedding: Tensor,
         semantic_prompt: Tensor | None,
         visual_prompt: Tensor | None,
-        details: Sequence[Tensor] | None = None,
+        details: Sequence[Tensor] = (),
     ) -> Tensor:
         """Decodes.
 
@@ -104,7 +102,7 @@ class MaskDecoder(nn.Module):
         mask_token = decoder.output_hypernetworks_mlps[0](tokens[:, 0, 1])
         return torch.einsum("bc,bchw->bhw", mask_token, upscaled)
 
-    def _upscale(self, embedding: Tensor, details: Sequence[Tensor] | None) -> Tensor:
+    def _upscale(self, embedding: Tensor, details: Sequence[Tensor]) -> Tensor:
         """(batch, dim, height, width) to (batch, dim / 8, 4 height, 4 width)."""
         decoder = self.decoder
         half = decoder.upscale_conv1(embedding)

@@ -8,6 +8,7 @@ believe it.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,15 @@ from torch import Tensor, nn
 _TINY = 1e-4
 
 
-def fit_request(query: Sequence[Tensor], support: Sequence[Tensor], mask: Tensor, *, ridge: float, size: int) -> Tensor:
+def fit_request(
+    query: Sequence[Tensor],
+    support: Sequence[Tensor],
+    mask: Tensor,
+    *,
+    ridge: float,
+    size: int,
+    shots: Tensor | None = None,
+) -> Tensor:
     """Scores every position of the queries: 1 is foreground, -1 background.
 
     The regression is weighted so that foreground and background count the same, whatever the mask's area, and solved
@@ -28,6 +37,7 @@ def fit_request(query: Sequence[Tensor], support: Sequence[Tensor], mask: Tensor
         mask: (batch, K, grid, grid), the share of foreground, in [0, 1].
         ridge: added to the diagonal; a position's features have a squared length of one a layer.
         size: side of the result, in positions.
+        shots: (batch,), how many of the K supports there are; the others are passed over. None takes all.
 
     Returns:
         (batch, size, size), in float32.
@@ -35,8 +45,12 @@ def fit_request(query: Sequence[Tensor], support: Sequence[Tensor], mask: Tensor
     positions = _unit([layer.float().movedim(2, -1).flatten(1, 3) for layer in support])
     places = _unit([_resampled(layer.float(), size).movedim(1, -1).flatten(1, 2) for layer in query])
     share = mask.float().flatten(1)
-    area = share.mean(dim=1, keepdim=True).clamp(_TINY, 1 - _TINY)
-    root = (share / (2 * area) + (1 - share) / (2 * (1 - area))).sqrt()
+    there = torch.ones_like(share)
+    if shots is not None:
+        number = torch.arange(mask.shape[1], device=mask.device).repeat_interleave(mask[0, 0].numel())
+        there = (number < shots[:, None]).to(share.dtype)
+    area = ((share * there).sum(dim=1) / there.sum(dim=1)).clamp(_TINY, 1 - _TINY)[:, None]
+    root = (there * (share / (2 * area) + (1 - share) / (2 * (1 - area)))).sqrt()
     weighted = positions * root[:, :, None]
     gram = weighted @ weighted.mT
     gram.diagonal(dim1=1, dim2=2).add_(ridge)
@@ -44,6 +58,20 @@ def fit_request(query: Sequence[Tensor], support: Sequence[Tensor], mask: Tensor
     dual = torch.cholesky_solve(wanted[:, :, None], torch.linalg.cholesky(gram))
     direction = weighted.mT @ dual
     return (places @ direction)[:, :, 0].unflatten(1, (size, size))
+
+
+class FitSupports(NamedTuple):
+    """The supports of several requests, padded to the same number.
+
+    Args:
+        layers: (batch, K, channels, grid, grid) each.
+        masks: (batch, K, grid, grid), in [0, 1].
+        shots: (batch,), how many of the K there are.
+    """
+
+    layers: list[Tensor]
+    masks: Tensor
+    shots: Tensor
 
 
 class RequestFit(nn.Module):
@@ -63,14 +91,21 @@ class RequestFit(nn.Module):
         nn.init.zeros_(self.to_prompt[-1].weight)  # starts as nothing: a checkpoint without it can go on with it
         nn.init.zeros_(self.to_prompt[-1].bias)
 
-    def forward(self, query: Sequence[Tensor], support: Sequence[Tensor], mask: Tensor, size: int) -> Tensor:
+    def forward(
+        self,
+        query: Sequence[Tensor],
+        support: Sequence[Tensor],
+        mask: Tensor,
+        size: int,
+        shots: Tensor | None = None,
+    ) -> Tensor:
         """What is added to the dense prompt; the arguments are those of `fit_request`.
 
         Returns:
             (batch, prompt_dim, size, size).
         """
         with torch.no_grad():
-            score = fit_request(query, support, mask, ridge=self.ridge, size=size)[:, None]
+            score = fit_request(query, support, mask, ridge=self.ridge, size=size, shots=shots)[:, None]
             # How much it is the class at all, and where in this photo most.
             maps = torch.cat([score, F.instance_norm(score)], dim=1)
         return self.to_prompt(maps.to(self.to_prompt[0].weight.dtype))

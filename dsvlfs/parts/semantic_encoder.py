@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
+from threading import Lock
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module, remove_hook_from_module
 from accelerate.utils import align_module_device
+from cachetools import LRUCache
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from peft.utils import ModulesToSaveWrapper
@@ -20,10 +22,12 @@ from transformers import LlavaForConditionalGeneration, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ..errors import InputError
-from .recent import Recent
 
 PROMPTS_KEPT = 64
 """Semantic prompts of classes that are kept where they do not depend on the photo."""
+
+_LOCK = Lock()
+"""Of all that is kept, for a step: a lock of the module's own could be neither copied nor sent to another process."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ class SemanticEncoder(nn.Module):
             self.register_buffer("state_mean", torch.zeros(width))
             self.register_buffer("state_scale", torch.ones(width))
         self.to_prompt = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, prompt_dim))
-        self._prompts: Recent[Tensor] = Recent(PROMPTS_KEPT)
+        self._prompts: LRUCache[tuple[int, ...], Tensor] = LRUCache(PROMPTS_KEPT)
         self._prompts_weights: tuple[tuple[int, int], ...] = ()
 
     @property
@@ -156,7 +160,8 @@ class SemanticEncoder(nn.Module):
     def train(self, mode: bool = True) -> "SemanticEncoder":
         """The frozen vision tower stays in evaluation mode (its batch norms must not learn)."""
         super().train(mode)
-        self._prompts.clear()
+        with _LOCK:
+            self._prompts.clear()
         self.vision_tower.eval()
         return self
 
@@ -216,14 +221,22 @@ class SemanticEncoder(nn.Module):
         if self.training or self.reads_photo:
             every = Question(**{name: torch.cat([value] * len(tokens)) for name, value in vars(question).items()})
             return self.project(_state(self._hidden(tokens, every), every))
-        if (weights := self._weights()) != self._prompts_weights:
-            self._prompts.clear()
-            self._prompts_weights = weights
-        prompt = self._prompts.get(
-            tuple(question.input_ids[0].tolist()),
-            lambda: self.project(_state(self._hidden(tokens[:1], question), question)),
-        )
+        key = tuple(question.input_ids[0].tolist())
+        weights = self._weights()
+        with _LOCK:
+            if weights != self._prompts_weights:
+                self._prompts.clear()
+                self._prompts_weights = weights
+            prompt = self._prompts.get(key)
+        if prompt is None:
+            prompt = self.project(_state(self._hidden(tokens[:1], question), question))
+            with _LOCK:
+                self._prompts[key] = prompt
         return prompt.expand(len(tokens), -1)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy, and what is sent to another process, starts with no prompts."""
+        return self.__dict__ | {"_prompts": LRUCache(PROMPTS_KEPT)}
 
     def _weights(self) -> tuple[tuple[int, int], ...]:
         """Where each weight is, and how often it has been written to: another where one has changed."""

@@ -8,6 +8,7 @@ hundred classes overfits instead.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mode
@@ -110,10 +111,17 @@ class SemanticAlignment:
         states: of the same model.
         description_noise: share of no help among the descriptions that are fitted to as well (`describe_classes`): the
             prompt then says what the class's name says, whatever comes with it. 0 fits to names and definitions alone.
+        unseen: further names that `held_out_prompts` is asked for; nothing is fitted to them.
     """
 
     def __init__(
-        self, model: DSVLFSModel, cache: FeatureCache, states: TextStates, *, description_noise: float = 0.0
+        self,
+        model: DSVLFSModel,
+        cache: FeatureCache,
+        states: TextStates,
+        *,
+        description_noise: float = 0.0,
+        unseen: Collection[str] = (),
     ) -> None:
         objects = _read_objects(model.config, cache)
         self._centre = objects.centre
@@ -127,7 +135,11 @@ class SemanticAlignment:
             described = describe_classes(cache, description_noise)
             further = [(name, text) for name, texts in described.items() for text in texts]
             self._texts += [text for text in dict.fromkeys(further) if text not in definitions]
-        rows = [rows_of_name.get(name, []) for name, _ in self._texts]
+        own_names = {entry["names"][0] for entry in objects.entries}
+        rows = [
+            own if len(own := rows_of_name.get(name, [])) <= _WIDEST_CLASS or name in own_names else []
+            for name, _ in self._texts
+        ]
         state = states(self._texts)
         self._mean, self._scale = state.mean(dim=0), 1 / state.std(dim=0, correction=0).clamp(min=1e-3)
         standard = ((state - self._mean) * self._scale).double()
@@ -147,6 +159,10 @@ class SemanticAlignment:
             chosen = fold_of_text == fold
             self._held_out[chosen] = (standard[chosen] @ _ridge(standard, looks, seen) * factor).float()
         self._index = {text: index for index, text in enumerate(self._texts)}
+        if further := [(name, None) for name in unseen if (name, None) not in self._index]:
+            standard = ((states(further) - self._mean) * self._scale).double()
+            self._index |= {text: len(self._texts) + index for index, text in enumerate(further)}
+            self._held_out = torch.cat([self._held_out, (standard @ weights * factor).float()])
         self.accuracy = _tile_accuracy(self._held_out[:plain], looks.float(), rows[:plain])
 
     @torch.no_grad()
@@ -187,9 +203,9 @@ def _read_objects(config: DSVLFSConfig, cache: FeatureCache) -> _Objects:
 
 
 def _ridge(states: Tensor, looks: Tensor, rows: list[list[int]]) -> Tensor:
-    """Weights (width, prompt_dim) from texts' states to the mean look of each text's objects; texts without an object,
-    or with too many, are left out."""
-    used = [i for i, own in enumerate(rows) if 0 < len(own) <= _WIDEST_CLASS]
+    """Weights (width, prompt_dim) from texts' states to the mean look of each text's objects; texts without an object
+    are left out."""
+    used = [i for i, own in enumerate(rows) if own]
     x = states[used]
     y = F.normalize(torch.stack([looks[rows[i]].mean(dim=0) for i in used]), dim=1)
     weight = torch.tensor([min(len(rows[i]), 5) ** 0.5 for i in used], dtype=x.dtype)[:, None]
@@ -224,7 +240,7 @@ def _tile_accuracy(prompts: Tensor, looks: Tensor, rows: list[list[int]], distra
     generator = torch.Generator().manual_seed(0)
     right = []
     for prompt, own in zip(prompts, rows):
-        if 0 < len(own) <= _WIDEST_CLASS:
+        if own:
             others = torch.randint(len(looks), (distractors,), generator=generator)
             candidates = looks[[own[0], *others.tolist()]]
             right.append(F.cosine_similarity(prompt[None], candidates).argmax().item() == 0)

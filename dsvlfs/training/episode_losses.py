@@ -31,6 +31,10 @@ def build_model(config: TrainingConfig, accelerator: Accelerator, start: Path | 
     if config.learns_shots and start is None:
         raise InputError("The attention over the shots is trained on top of a checkpoint; name it with --start-from.")
     settings = getattr(DSVLFSConfig, config.size)()
+    if start is None:
+        if unknown := sorted(config.model.keys() - settings.to_dict().keys()):
+            raise InputError(f"The model has no setting {unknown[0]}; take it out of 'model'.")
+        settings.update(config.model)
     if start is not None:
         needs_neck = bool(settings.embedding_layers)
         settings = read_config(start)
@@ -107,6 +111,7 @@ class EpisodeLosses(nn.Module):
             semantic_prompt=prompt,
             counted=batch.counted,
             text_factor=text_factor,
+            fit=batch.fit,
         )
         return vars(output) | {"logits": output.logits.detach()}
 

@@ -6,14 +6,16 @@ not at all, so a build that was stopped goes on where it was.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor
 from tqdm import tqdm
+from typing_extensions import TypedDict
 
 from ..configuration import DSVLFSConfig
 from ..data.targets import on_decoder_grid, target_side
@@ -28,9 +30,15 @@ from .scenes import Scene, SceneComposer
 _OF_THE_FEATURES = (
     *("image_base", "image_config", "image_size", "image_mean", "image_std", "pad_to_square"),
     *("vlm_base", "vision_base", "vlm_config", "vlm_image_size", "vlm_mean", "vlm_std"),
-    *("correlation_layers", "embedding_layers", "grounding_layers"),
-    *("support_size", "support_context", "support_grid"),
+    *("correlation_layers", "support_size", "support_context", "support_grid"),
 )
+
+
+class _Settings(TypedDict):
+    scenes: dict[str, int]
+    scene_photos: int
+    seed: int
+    model: dict[str, Any]
 
 
 class FeatureCache:
@@ -38,10 +46,14 @@ class FeatureCache:
 
     Args:
         folder: made where it is missing.
+        without: names of classes that are passed over: their supports and objects are not there, and where a query
+            shows one, it is background.
+        only: names of the classes that are there, and no others; None leaves none out but `without`.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, without: Collection[str] = (), only: Collection[str] | None = None) -> None:
         self.folder = folder
+        self._without, self._only = frozenset(without), only and frozenset(only)
         for part in ("queries", "supports"):
             (folder / part).mkdir(parents=True, exist_ok=True)
 
@@ -51,7 +63,7 @@ class FeatureCache:
         composer: SceneComposer,
         *,
         scenes: dict[str, int],
-        scene_photos: int,
+        class_supports: int,
         seed: int,
     ) -> None:
         """Computes what is missing, divided between Accelerate's processes.
@@ -60,7 +72,7 @@ class FeatureCache:
             model: whose frozen encoders run.
             composer: of the scenes; its photos are the supports.
             scenes: number of scenes of each kind.
-            scene_photos: how many of the composer's scene rows become supports, evenly taken.
+            class_supports: supports of a class, at most, from the composer's photos of several objects.
             seed: of scenes and support views.
 
         Raises:
@@ -70,10 +82,10 @@ class FeatureCache:
         with failing_together():
             if state.is_main_process:
                 self._claim(
-                    {"scenes": scenes, "scene_photos": scene_photos, "seed": seed, "model": model.config.to_dict()}
+                    {"scenes": scenes, "class_supports": class_supports, "seed": seed, "model": model.config.to_dict()}
                 )
         jobs = [
-            *self._support_jobs(model, composer, scene_photos, seed),
+            *self._support_jobs(model, composer, class_supports, seed),
             *self._query_jobs(model, composer, scenes, seed),
         ]
         # Every kind early: a build that is still going on can already be trained from.
@@ -90,18 +102,18 @@ class FeatureCache:
         file = self.folder / "settings.json"
         if not file.exists():
             raise InputError(f"There is no feature cache in {self.folder}; build it first.")
-        if not _same_features(read_json(file, ["model"])["model"], config.to_dict()):
+        if not _has_features(read_json(file, _Settings)["model"], config.to_dict()):
             raise InputError(f"The feature cache {self.folder} is of a model with other layers or views; give its own.")
 
     def _claim(self, settings: dict) -> None:
         """Writes what the cache is of, or checks it."""
         file = self.folder / "settings.json"
         if not file.exists():
-            file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+            write_text(file, json.dumps(settings, indent=2, sort_keys=True) + "\n")
             return
-        own = read_json(file, settings.keys())
+        own: dict[str, Any] = {**read_json(file, _Settings)}
         same = all(_same(own[name], value) for name, value in settings.items() if name != "model")
-        if not same or not _same_features(own["model"], settings["model"]):
+        if not same or not _has_features(own["model"], settings["model"]):
             raise InputError(f"The feature cache {self.folder} was built with other settings; give another folder.")
 
     def _query_jobs(
@@ -114,12 +126,11 @@ class FeatureCache:
                 yield stem, lambda kind=kind, entropy=entropy: _query(model, composer.compose(kind, entropy))
 
     def _support_jobs(
-        self, model: DSVLFSModel, composer: SceneComposer, scene_photos: int, seed: int
+        self, model: DSVLFSModel, composer: SceneComposer, class_supports: int, seed: int
     ) -> Iterator[tuple[Path, Callable]]:
-        step = max(1, len(composer.scenes) // max(1, scene_photos))
         pools = {
             "single": (composer.singles, range(len(composer.singles))),
-            "photo": (composer.scenes, range(0, len(composer.scenes), step)),
+            "photo": (composer.scenes, _in_equal_shares(composer, class_supports, seed)),
             "cutout": (composer.cutouts, range(len(composer.cutouts))),
         }
         for pool, (rows, indices) in pools.items():
@@ -129,12 +140,35 @@ class FeatureCache:
                 yield stem, lambda rows=rows, i=index, r=rng: _support(model, composer, rows[i], r)
 
     def names(self, part: str) -> dict[str, dict]:
-        """Names of the finished views of `part` ("queries" or "supports"), by stem."""
-        return {file.stem: json.loads(file.read_text()) for file in sorted((self.folder / part).glob("*.json"))}
+        """Names of the finished views of `part` ("queries" or "supports"), by stem; each object of a query has its
+        `place` among the query's masks."""
+        views = {file.stem: json.loads(file.read_bytes()) for file in sorted((self.folder / part).glob("*.json"))}
+        if part == "supports":
+            return {stem: entry for stem, entry in views.items() if self._has(entry["names"])}
+        for entry in views.values():
+            objects = [item | {"place": place} for place, item in enumerate(entry["objects"])]
+            entry["objects"] = [item for item in objects if self._has(item["names"])]
+        return views
 
-    def load(self, part: str, stem: str) -> dict[str, Tensor]:
-        """Tensors of a view, as they lie on disk (half precision; masks uint8), without a batch dimension."""
-        return load_file(self.folder / part / f"{stem}.safetensors")
+    def _has(self, names: list[str]) -> bool:
+        return self._without.isdisjoint(names) and (self._only is None or not self._only.isdisjoint(names))
+
+    def load(self, part: str, stem: str, names: Collection[str] | None = None) -> dict[str, Tensor]:
+        """Tensors of a view, as they lie on disk (half precision; masks uint8), without a batch dimension; those of
+        `names` that there are, or all."""
+        with safe_open(self.folder / part / f"{stem}.safetensors", "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys() if names is None or name in names}  # noqa: SIM118 (no dict)
+
+
+def _in_equal_shares(composer: SceneComposer, most: int, seed: int) -> list[int]:
+    """Rows of the composer's scenes that become supports: at most so many of each class, drawn."""
+    rng = np.random.default_rng(seed)
+    names = composer.scenes["class_name"][:]
+    chosen: list[int] = []
+    for name in sorted({names[row] for row in composer.prominent}):
+        own = [row for row in composer.prominent if names[row] == name]
+        chosen += sorted(own[i] for i in rng.permutation(len(own))[:most])
+    return chosen
 
 
 def _same(value: object, other: object) -> bool:
@@ -142,8 +176,10 @@ def _same(value: object, other: object) -> bool:
     return json.dumps(value, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
-def _same_features(own: dict, other: dict) -> bool:
-    return all(_same(own.get(name), other.get(name)) for name in _OF_THE_FEATURES)
+def _has_features(own: dict, wanted: dict) -> bool:
+    """Whether a cache of the config `own` serves the config `wanted`: it may hold more layers than are read."""
+    layers, read = (set(DSVLFSConfig.from_dict(dict(config)).frozen_layers) for config in (own, wanted))
+    return read <= layers and all(_same(own.get(name), wanted.get(name)) for name in _OF_THE_FEATURES)
 
 
 def _query(model: DSVLFSModel, scene: Scene) -> tuple[dict[str, Tensor], dict]:
@@ -156,6 +192,8 @@ def _query(model: DSVLFSModel, scene: Scene) -> tuple[dict[str, Tensor], dict]:
     kept = [item for item in scene.objects if item.mask.mean() >= 0.002]
     masks = [on_decoder_grid(item.mask, view, side) for item in kept]
     tensors["masks"] = torch.stack(masks) if masks else torch.zeros(0, side, side, dtype=torch.uint8)
+    if scene.ignore is not None:
+        tensors["ignore"] = on_decoder_grid(scene.ignore, view, side)
     names = [{"photo_id": o.photo_id, "names": o.names, "definition": o.definition} for o in kept]
     return tensors, {"kind": scene.kind, "objects": names}
 

@@ -162,6 +162,7 @@ def train(
                 losses,
                 episodes.validation,
                 accelerator,
+                collate=episodes.collate_validation,
                 batch_size=plan.size,
                 workers=config.workers,
                 pictures=config.validation_pictures,

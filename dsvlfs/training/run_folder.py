@@ -6,19 +6,19 @@
 """
 
 import json
-import os
-import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from ..errors import InputError
-from ..files import read_json, write_json, write_text
+from ..files import append_line, read_json, read_text, recover_folder, whole_folder, write_json, write_text
+from ..hub.checkpoint_files import write_tensors
 from ..modeling import DSVLFSModel
 from .settings import TrainingConfig, from_settings
 from .whole_state import restore_moments, restore_weights, whole_moments, whole_weights
@@ -41,6 +41,14 @@ class Progress:
     figures: dict[str, list[float]] = field(default_factory=dict)
 
 
+class _Saved(TypedDict):
+    """A `Progress` in a file."""
+
+    step: int
+    best: float
+    figures: dict[str, list[float]]
+
+
 class RunFolder:
     """The folder of one run.
 
@@ -51,7 +59,6 @@ class RunFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.last = folder / "last"
-        self._old = folder / "last.old"
         self._settings = folder / "training.json"
 
     def open(self, config: TrainingConfig, *, start_from: Path | None = None, resume: bool) -> None:
@@ -65,8 +72,7 @@ class RunFolder:
         Raises:
             InputError: there is a run already, or none to resume, or one with other settings or another start.
         """
-        if self._old.exists() and not self.last.exists():  # killed between two renames
-            os.replace(self._old, self.last)
+        recover_folder(self.last)
         if not resume and self.last.exists():
             raise InputError(f"{self.folder} holds a run already; go on with --resume, or give another --out.")
         if not resume and any((self.folder / name).exists() for name in ("best", "final")):
@@ -98,7 +104,7 @@ class RunFolder:
     def progress(self) -> Progress:
         """How far the saved state is; the beginning where there is none."""
         file = self.last / "progress.json"
-        return Progress(**read_json(file)) if self.last.exists() else Progress()
+        return Progress(**read_json(file, _Saved)) if self.last.exists() else Progress()
 
     def load_state(self, model: DSVLFSModel, optimizer: torch.optim.Optimizer) -> None:
         """Reads what `save_state` wrote, where it wrote, into every process. `model` has its weights already.
@@ -117,16 +123,10 @@ class RunFolder:
         weights, moments = whole_weights(model), whole_moments(model, optimizer)
         if not is_main:
             return
-        unfinished = self.folder / "last.part"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        model.save_pretrained(unfinished, state_dict=weights)
-        save_file(moments, unfinished / "optimizer.safetensors")
-        write_text(unfinished / "progress.json", json.dumps(asdict(progress)))
-        shutil.rmtree(self._old, ignore_errors=True)
-        if self.last.exists():
-            os.replace(self.last, self._old)
-        os.replace(unfinished, self.last)
-        shutil.rmtree(self._old, ignore_errors=True)
+        with whole_folder(self.last) as folder:
+            model.save_pretrained(folder, state_dict=weights)
+            write_tensors(folder / "optimizer.safetensors", moments)
+            write_json(folder / "progress.json", asdict(progress))
 
     def save_checkpoint(self, name: str, model: DSVLFSModel, *, is_main: bool) -> None:
         """Writes the trained weights alone, in half precision, to `name`. Every process calls it, one writes."""
@@ -136,13 +136,12 @@ class RunFolder:
 
     def log(self, name: str, line: dict[str, Any]) -> None:
         """Appends a line to `name`."""
-        with (self.folder / name).open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        append_line(self.folder / name, json.dumps(line))
 
     def _cut(self, log: Path, step: int) -> None:
         """Leaves out the lines after `step`, and one that a kill cut short."""
         if log.exists():
-            lines = [line for line in log.read_text().splitlines() if _step_of(line) <= step]
+            lines = [line for line in read_text(log).splitlines() if _step_of(line) <= step]
             write_text(log, "".join(f"{line}\n" for line in lines))
 
 

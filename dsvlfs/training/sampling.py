@@ -1,7 +1,8 @@
 """Training episodes over a feature cache: which query, which class, which support, which prompts."""
 
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import InputError
+from ..parts.request_fit import FitSupports
 from .class_texts import describe_classes
 from .feature_cache import FeatureCache
 
@@ -29,6 +31,10 @@ class TrainingEpisode:
         support_mask: (grid, grid) in [0, 1].
         class_name, description: of the question.
         use_semantic, use_visual: which prompts the decoder is given.
+        counted: (side, side) in [0, 1], the share of each cell that the losses count.
+        further: supports beside the first, each as `EpisodeDataset.load_support` gives it; the fit to the request reads
+            them too.
+        wanted_name: of the class that the target shows, whatever is asked for.
     """
 
     features: dict[str, Tensor]
@@ -39,6 +45,9 @@ class TrainingEpisode:
     description: str | None
     use_semantic: bool
     use_visual: bool
+    counted: Tensor
+    further: list[tuple[list[Tensor], Tensor]]
+    wanted_name: str
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,8 @@ class TrainingBatch:
     Args:
         counted: (batch, side, side), the share of each cell that the losses count; None where all do.
         shots: number of supports of each episode, whose layers and masks then follow each other; None where it is one.
+        fit: the supports of `use_visual`'s episodes that the fit to the request reads; None where there is none.
+        class_names: of each episode's target.
     """
 
     features: dict[str, Tensor]
@@ -59,6 +70,8 @@ class TrainingBatch:
     use_visual: Tensor
     counted: Tensor | None = None
     shots: list[int] | None = None
+    fit: FitSupports | None = None
+    class_names: list[str] = field(default_factory=list)
 
     def to(self, device: torch.device) -> "TrainingBatch":
         """The same on another device."""
@@ -92,6 +105,9 @@ class EpisodeDataset(Dataset):
         misnamed: share of the episodes with both prompts that are given another class's name: a name is often wrong or
             unknown to the language model, and then the support must decide.
         absent: share of the episodes that ask for a class which the query does not show.
+        fit_shots: supports of an episode, at most, that the fit to the request reads; half of the episodes have one.
+        layers: of the queries that are read; None reads all.
+        in_turns: whether the objects' own classes take turns, for a measure that weighs them alike.
     """
 
     def __init__(
@@ -107,8 +123,13 @@ class EpisodeDataset(Dataset):
         misnamed: float,
         description_noise: float = 0.0,
         absent: float = 0.0,
+        fit_shots: int = 1,
+        layers: Collection[str] | None = None,
+        in_turns: bool = False,
     ) -> None:
         self.cache = cache
+        self.fit_shots = fit_shots
+        self._read = None if layers is None else {*layers, "tokens", "masks", "ignore"}
         self.length = length
         self.seed = seed
         self.visual_only, self.semantic_only = visual_only, semantic_only
@@ -132,7 +153,9 @@ class EpisodeDataset(Dataset):
         for stem, entry in self._supports.items():
             for name in entry["names"]:
                 self._supports_of_name[name].append(stem)
-        self._all_names = sorted(self._supports_of_name)
+        self.class_names = sorted(self._supports_of_name)
+        self._classes = sorted({entry["names"][0] for entry in self._supports.values()})
+        self._in_turns = in_turns
         self._all_supports = sorted(self._supports)
 
     def __len__(self) -> int:
@@ -140,10 +163,11 @@ class EpisodeDataset(Dataset):
 
     def __getitem__(self, index: int) -> TrainingEpisode:
         rng = np.random.default_rng((self.seed, index))
-        return self.load(self.draw(rng), rng)
+        turn = self._classes[index % len(self._classes)] if self._in_turns else None
+        return self.load(self.draw(rng, turn), rng)
 
-    def draw(self, rng: np.random.Generator) -> Draw:
-        """Draws a query, a class, a support and the prompts."""
+    def draw(self, rng: np.random.Generator, turn: str | None = None) -> Draw:
+        """Draws a query, a class (`turn`, where it is given), a support and the prompts."""
         for _ in range(_TRIES):
             kind = self._kinds[rng.choice(len(self._kinds), p=self._kind_probabilities)]
             stem = self._queries_of_kind[kind][rng.integers(len(self._queries_of_kind[kind]))]
@@ -152,6 +176,8 @@ class EpisodeDataset(Dataset):
                 chosen = self._not_shown(rng, objects)
             else:
                 chosen = objects[rng.integers(len(objects))]
+            if turn is not None and chosen["names"][0] != turn:
+                continue
             draw = rng.random()
             use_visual = draw >= self.semantic_only
             use_semantic = not self.semantic_only <= draw < self.semantic_only + self.visual_only
@@ -168,7 +194,7 @@ class EpisodeDataset(Dataset):
         chosen, class_name = drawn.chosen, drawn.class_name
         asked_name = class_name
         if drawn.use_semantic and drawn.use_visual and rng.random() < self.misnamed:
-            asked_name = self._all_names[rng.integers(len(self._all_names))]
+            asked_name = self.class_names[rng.integers(len(self.class_names))]
         described = (
             asked_name == class_name
             and chosen["definition"]
@@ -180,19 +206,27 @@ class EpisodeDataset(Dataset):
         if description and class_name in self._noisy and rng.random() < self.description_noise:
             _, *noisy = self._noisy[class_name]
             description = noisy[rng.integers(len(noisy))]
-        loaded = self.cache.load("queries", drawn.query)
-        masks = loaded.pop("masks")
-        shown = [i for i, item in enumerate(self._queries[drawn.query]["objects"]) if class_name in item["names"]]
+        further = []
+        if drawn.support and self.fit_shots > 1 and rng.random() < 0.5:  # no number is drawn where there is one shot
+            further = self._further(rng, class_name, drawn)
+        loaded = self.cache.load("queries", drawn.query, self._read)
+        masks, ignore = loaded.pop("masks"), loaded.pop("ignore", None)
+        shown = [item["place"] for item in self._queries[drawn.query]["objects"] if class_name in item["names"]]
+        target = (masks[shown].amax(dim=0) if shown else torch.zeros_like(masks[0])).float() / 255
+        counted = torch.ones_like(target) if ignore is None else 1 - ignore.float() / 255
         layers, support_mask = self.load_support(drawn.support or next(iter(self._support_tensors)))
         return TrainingEpisode(
             features={name: tensor.float() for name, tensor in loaded.items()},
-            target=(masks[shown].amax(dim=0) if shown else torch.zeros_like(masks[0])).float() / 255,
+            target=(target / counted.clamp(min=1 / 255)).clamp(max=1),
             support_layers=layers if drawn.use_visual else [torch.zeros_like(layer) for layer in layers],
             support_mask=support_mask,
             class_name=asked_name,
             description=description,
             use_semantic=drawn.use_semantic,
             use_visual=drawn.use_visual,
+            counted=counted,
+            further=[self.load_support(stem) for stem in further],
+            wanted_name=chosen["names"][0],
         )
 
     def load_support(self, stem: str) -> tuple[list[Tensor], Tensor]:
@@ -208,11 +242,20 @@ class EpisodeDataset(Dataset):
         # The definition is the first name's.
         return entry | {"names": names, "definition": entry["definition"] if names[:1] == entry["names"][:1] else ""}
 
+    def _further(self, rng: np.random.Generator, class_name: str, drawn: Draw) -> list[str]:
+        """Supports beside the first, as many as come to at most `fit_shots` with it."""
+        photos = {item["photo_id"] for item in self._queries[drawn.query]["objects"]}
+        photos.add(self._supports[drawn.support]["photo_id"])
+        others = self._supports_without(class_name, photos)
+        count = min(len(others), int(rng.integers(1, self.fit_shots)))
+        return [others[i] for i in rng.choice(len(others), count, replace=False)] if count else []
+
     def _class_and_support(
         self, rng: np.random.Generator, target: dict, photos: set[str], needs_support: bool
     ) -> tuple[str | None, str | None]:
         """A name of the target and, if asked for, a support of it from another photo; (None, None) if there is none."""
-        names = [name for name in target["names"] if len(self._supports_of_name.get(name, ())) <= _WIDEST_CLASS]
+        own = target["names"][:1]  # however many there are of its own kind, it is one
+        names = [n for n in target["names"] if n in own or len(self._supports_of_name.get(n, ())) <= _WIDEST_CLASS]
         rng.shuffle(names)
         for name in names:
             if not needs_support:
@@ -237,4 +280,22 @@ def collate(episodes: list[TrainingEpisode]) -> TrainingBatch:
         names=[(e.class_name, e.description) for e in episodes if e.use_semantic],
         use_semantic=torch.tensor([e.use_semantic for e in episodes]),
         use_visual=torch.tensor([e.use_visual for e in episodes]),
+        counted=torch.stack([e.counted for e in episodes]),
+        fit=_fit_supports([e for e in episodes if e.use_visual]),
+        class_names=[e.wanted_name for e in episodes],
     )
+
+
+def _fit_supports(episodes: list[TrainingEpisode]) -> FitSupports | None:
+    """What the fit to the request reads of several episodes; None where none has more supports than the matcher's."""
+    if not any(episode.further for episode in episodes):
+        return None
+    supports = [[(e.support_layers, e.support_mask), *e.further] for e in episodes]
+    shots = [len(own) for own in supports]
+    padded = [own + own[:1] * (max(shots) - len(own)) for own in supports]
+    layers = [
+        torch.stack([torch.stack([support[0][i] for support in own]) for own in padded])
+        for i in range(len(padded[0][0][0]))
+    ]
+    masks = torch.stack([torch.stack([support[1] for support in own]) for own in padded])
+    return FitSupports(layers, masks, torch.tensor(shots))

@@ -35,11 +35,13 @@ class Scene:
         kind: how it was made.
         image: RGB.
         objects: with masks of the image's size; those of one class may be several.
+        ignore: bool (height, width), pixels that do not count; None where all do.
     """
 
     kind: str
     image: Image.Image
     objects: tuple[SceneObject, ...]
+    ignore: np.ndarray | None = None
 
 
 class SceneComposer:
@@ -49,13 +51,24 @@ class SceneComposer:
         singles: photos with one object each (`dsvlfs.data.photos.FEATURES`).
         scenes: photos with several objects: rows that share a `photo_id` are one photo.
         cutouts: RGBA cut-outs; they are pasted onto photos, as the objects of `singles` are.
+        prominent: numbers of the rows of `scenes` in which the class is large enough to draw the photo for, and to be a
+            support; None takes all.
         side: of a composed scene, in pixels.
     """
 
     kinds = ("mosaic", "photo", "cutouts", "single")
 
-    def __init__(self, *, singles: Dataset, scenes: Dataset, cutouts: Dataset, side: int = 512) -> None:
+    def __init__(
+        self,
+        *,
+        singles: Dataset,
+        scenes: Dataset,
+        cutouts: Dataset,
+        prominent: Sequence[int] | None = None,
+        side: int = 512,
+    ) -> None:
         self.singles, self.scenes, self.cutouts = singles, scenes, cutouts
+        self.prominent = range(len(scenes)) if prominent is None else prominent
         self.side = side
         self._rows_of_name: dict[str, list[int]] = {}
         for index, names in enumerate(singles["class_names"]):
@@ -66,17 +79,22 @@ class SceneComposer:
         self._rows_of_photo: dict[str, list[int]] = {}
         for index, photo_id in enumerate(scenes["photo_id"]):
             self._rows_of_photo.setdefault(photo_id, []).append(index)
-        self._photos = sorted(self._rows_of_photo)
+        photos_of_class: dict[str, list[str]] = {}
+        ids, names = scenes["photo_id"][:], scenes["class_name"][:]
+        for index in self.prominent:
+            photos_of_class.setdefault(names[index], []).append(ids[index])
+        # Sets hold many photos of few classes: the classes take turns.
+        self._photos_of_class = [photos for _, photos in sorted(photos_of_class.items())]
 
     def compose(self, kind: str, seed: Sequence[int]) -> Scene:
         """Makes a scene; the same kind and seed make the same scene.
 
         Args:
             kind: one of `kinds`.
-            seed: any integers.
+            seed: any integers; of a photo, the last one's turn is a class's.
         """
         rng = np.random.default_rng(seed)
-        scene = getattr(self, f"_{kind}")(rng)
+        scene = self._photo(rng, seed[-1]) if kind == "photo" else getattr(self, f"_{kind}")(rng)
         return _flipped(scene) if rng.random() < 0.5 else scene
 
     def _mosaic(self, rng: np.random.Generator) -> Scene:
@@ -93,13 +111,15 @@ class SceneComposer:
         image, mask = _random_crop(rng, *_decode(entry))
         return Scene("single", image, (_object(entry, mask),))
 
-    def _photo(self, rng: np.random.Generator) -> Scene:
-        photo_id = self._photos[rng.integers(len(self._photos))]
+    def _photo(self, rng: np.random.Generator, turn: int) -> Scene:
+        photos = self._photos_of_class[turn % len(self._photos_of_class)]
+        photo_id = photos[rng.integers(len(photos))]
         entries = [self.scenes[i] for i in self._rows_of_photo[photo_id]]
         image = entries[0]["image"].convert("RGB")
         box = _random_box(rng, image.size, smallest=0.45) if rng.random() < 0.6 else (0, 0, *image.size)
         objects = tuple(_object(entry, np.array(entry["mask"].crop(box)) > 0) for entry in entries)
-        return Scene("photo", image.crop(box), objects)
+        ignore = entries[0]["ignore"]
+        return Scene("photo", image.crop(box), objects, ignore and np.array(ignore.crop(box)) > 0)
 
     def _cutouts(self, rng: np.random.Generator) -> Scene:
         background, objects = self._ground(rng)
@@ -180,4 +200,5 @@ def _random_box(rng: np.random.Generator, size: tuple[int, int], smallest: float
 
 def _flipped(scene: Scene) -> Scene:
     objects = tuple(replace(item, mask=item.mask[:, ::-1].copy()) for item in scene.objects)
-    return replace(scene, image=ImageOps.mirror(scene.image), objects=objects)
+    ignore = None if scene.ignore is None else scene.ignore[:, ::-1].copy()
+    return replace(scene, image=ImageOps.mirror(scene.image), objects=objects, ignore=ignore)

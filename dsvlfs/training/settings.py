@@ -10,6 +10,8 @@ from ..errors import InputError
 from .scenes import SceneComposer
 
 PACKS = "packs"
+DEFAULT_PACKS = ("imagenet_sample", "clothing_sample", "coco_sample", "camvid_sample", "stamps")
+PACK_NAMES = (*DEFAULT_PACKS, "VOC2012", "domains")
 
 # A run may go on with others of these: they change how a step is computed, not what it learns from.
 _OF_THE_MACHINE = ("micro_batch_size", "mixed_precision", "gradient_checkpointing", "workers", "log_every")
@@ -23,10 +25,15 @@ class TrainingConfig:
         size: of the model, "tiny" or "paper".
         dataset: "packs" (photos of one and of several objects and cut-outs, composed to scenes whose frozen features
             are computed once), or a set of `dsvlfs.data.named_sets`, whose frozen features each step computes.
-        fold: of the named set; None where it has none.
+        packs: names of the packs (`dsvlfs.training.packs`) under the data root.
+        left_out_packs: of the packs that are folders of several, those that are passed over, for choosing on.
+        fold: of the named set, or of PASCAL-5i, whose tested classes the packs then pass over: they are neither asked
+            for nor shown, and where a photo shows one, it is background. None where there is none.
+        left_out_classes: names of further classes that the packs pass over in training; the cached photos that show
+            them are what such a run is validated on.
         seed: of scenes, episodes and weights.
         scenes: number of cached query scenes by kind (`SceneComposer.kinds`).
-        scene_supports: number of cached supports from photos of several objects.
+        class_supports: cached supports of a class, at most, from photos of several objects.
         kind_weights: how often an episode's query is of each kind.
         steps: optimiser steps.
         text_only_steps: so many of them first, in which the language model reads the class without the photo and is
@@ -44,6 +51,8 @@ class TrainingConfig:
         description_noise: share of the descriptions that are no help: a part of the right one, noise, another class's.
         misnamed: share of the episodes with both prompts that are given another class's name.
         absent: share of the packs' episodes that ask for a class which the query does not show.
+        fit_shots: supports of an episode of the packs, at most, that the fit to the request reads.
+        model: settings of the model (`DSVLFSConfig`) in place of the size's.
         max_shots: supports of an episode at most. Above 1, only the attention over the shots learns, and the rest is a
             checkpoint's: with "packs" alone, every step reading names alone, and no validation.
         bad_shots: share of the episodes of several supports with one or two bad ones.
@@ -57,12 +66,15 @@ class TrainingConfig:
 
     size: str = "tiny"
     dataset: str = PACKS
+    packs: list[str] = field(default_factory=lambda: list(DEFAULT_PACKS))
+    left_out_packs: list[str] = field(default_factory=list)
     fold: int | None = None
+    left_out_classes: list[str] = field(default_factory=list)
     seed: int = 0
     scenes: dict[str, int] = field(
         default_factory=lambda: {"mosaic": 1000, "photo": 420, "cutouts": 260, "single": 160}
     )
-    scene_supports: int = 300
+    class_supports: int = 8
     kind_weights: dict[str, float] = field(
         default_factory=lambda: {"mosaic": 0.55, "photo": 0.25, "cutouts": 0.12, "single": 0.08}
     )
@@ -83,6 +95,8 @@ class TrainingConfig:
     description_noise: float = 0.0
     misnamed: float = 0.3
     absent: float = 0.0
+    fit_shots: int = 1
+    model: dict[str, Any] = field(default_factory=dict)
     max_shots: int = 1
     bad_shots: float = 0.0
     validation_every: int = 0
@@ -104,6 +118,8 @@ class TrainingConfig:
                 "batch_size",
                 "warmup_steps",
                 "max_shots",
+                "fit_shots",
+                "class_supports",
                 "validation_episodes",
                 "checkpoint_every",
                 "log_every",
@@ -142,6 +158,14 @@ class TrainingConfig:
                 "With max_shots above 1, text_only_steps must be as many as steps, and semantic_only and "
                 "validation_every 0."
             )
+        for name in ("packs", "left_out_packs", "left_out_classes"):
+            value = getattr(self, name)
+            if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
+                raise InputError(f"The setting {name} is {value!r}; give a list of names.")
+        if unknown := set(self.packs) - set(PACK_NAMES):
+            raise InputError(f"packs names {unknown.pop()!r}; the packs are {', '.join(PACK_NAMES)}.")
+        if not isinstance(self.model, dict):
+            raise InputError(f"The setting model is {self.model!r}; give a mapping of the model's settings.")
         for name in ("scenes", "kind_weights"):
             if not isinstance(getattr(self, name), dict):
                 raise InputError(f"The setting {name} is {getattr(self, name)!r}; give a number for each kind.")

@@ -52,10 +52,14 @@ class ShotLosses(nn.Module):
                 prompts = model.visual_prompt(features, layers, masks, size)
             name = semantic[i : i + 1] if is_named else None
             one = model.attend_shots(prompts, layers, masks, name)
+            if model.request_fit is not None:
+                query = [features[name] for name in config.correlation_layers]
+                one = one + model.request_fit(query, [layer[None] for layer in layers], masks[None], size)
             if name is not None and model.grounding is not None:
                 one = one + model.ground(features, name, size)
             visual.append(one)
-        logits = model.mask_decoder(embedding, semantic, torch.cat(visual))
+        details = [batch.features[name] for name in config.detail_layers or []]
+        logits = model.mask_decoder(embedding, semantic, torch.cat(visual), details)
         bce = bce_loss(logits, batch.target).mean()
         dice = dice_loss(logits, batch.target).mean()
         return {

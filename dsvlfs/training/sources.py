@@ -9,7 +9,8 @@ from accelerate import PartialState
 from torch.utils.data import ConcatDataset, Dataset
 
 from ..data.episodes import load_episodes, take_evenly
-from ..data.named_sets import load_named_set
+from ..data.named_sets import NAMED_SETS, load_named_set
+from ..errors import InputError
 from ..modeling import DSVLFSModel
 from .alignment import SemanticAlignment, TextStates
 from .feature_cache import FeatureCache
@@ -30,13 +31,15 @@ class Episodes:
     Args:
         training: one item an episode; `steps` times `batch_size` of them.
         collate: stacks them to a batch.
-        validation: photo episodes (`collate_photos` stacks them); None where the settings name none.
+        validation: episodes to measure on; None where the settings name none.
+        collate_validation: stacks those to a batch.
         alignment: of names and photos, where the settings have steps without the photo.
     """
 
     training: Dataset
     collate: Callable[[list], Any]
     validation: Dataset | None
+    collate_validation: Callable[[list], Any] = collate_photos
     alignment: SemanticAlignment | None = None
 
 
@@ -62,24 +65,68 @@ def open_episodes(config: TrainingConfig, model: DSVLFSModel, root: Path, cache_
     }
     validation = _validation(config, model, root) if config.validation_every else None
     if config.dataset == PACKS:
+        layers = model.config.frozen_layers
         mix |= {"length": length, "kind_weights": config.kind_weights, "absent": config.absent}
+        without = {*config.left_out_classes, *_tested_names(config.fold)}
+        seen = FeatureCache(cache_folder, without=without)
         if config.learns_shots:
-            cache = FeatureCache(cache_folder)
-            cache.check(model.config)
+            FeatureCache(cache_folder).check(model.config)
             del mix["semantic_only"]
-            training = ShotEpisodeDataset(cache, max_shots=config.max_shots, bad_shots=config.bad_shots, **mix)
+            shots = {"max_shots": config.max_shots, "bad_shots": config.bad_shots}
+            training = ShotEpisodeDataset(seen, layers=layers, **shots, **mix)
         else:
-            cache = build_cache(config, model, root, cache_folder)
-            training = EpisodeDataset(cache, **mix)
+            build_cache(config, model, root, cache_folder)
+            training = EpisodeDataset(seen, layers=layers, fit_shots=config.fit_shots, **mix)
+        own_validation = config.validation_every > 0 and validation is None and bool(config.left_out_classes)
+        if own_validation:
+            validation = _left_out_episodes(config, cache_folder, layers)
         alignment = None
         if config.text_only_steps:
             with PartialState().main_process_first():  # the others find the texts read
-                states = TextStates(model, cache.folder / "texts.safetensors")
-                noise = config.description_noise
-                alignment = SemanticAlignment(model, cache, states, description_noise=noise)
-        return Episodes(training, collate_shots if config.learns_shots else collate, validation, alignment)
+                states = TextStates(model, cache_folder / "texts.safetensors")
+                alignment = SemanticAlignment(
+                    model,
+                    seen,
+                    states,
+                    description_noise=config.description_noise,
+                    unseen=validation.class_names if own_validation else (),
+                )
+        return Episodes(
+            training,
+            collate_shots if config.learns_shots else collate,
+            validation,
+            collate if own_validation else collate_photos,
+            alignment,
+        )
     photos = load_named_set(config.dataset, root, split="train", fold=config.fold)
     return Episodes(PhotoEpisodeDataset(photos, model.processor, length=length, **mix), collate_photos, validation)
+
+
+def _tested_names(fold: int | None) -> set[str]:
+    """Every name of the classes that a fold of PASCAL-5i tests."""
+    if fold is None:
+        return set()
+    named = NAMED_SETS["pascal-5i"]
+    if fold not in range(named.folds):
+        raise InputError(f"PASCAL-5i has no fold {fold}; give 0 to {named.folds - 1}.")
+    return {name for index in named.test_classes(Path(), fold) for name in named.classes[index]}
+
+
+def _left_out_episodes(config: TrainingConfig, cache_folder: Path, layers: list[str]) -> EpisodeDataset:
+    """Episodes of the cache's photos of the classes that training leaves out, with both prompts and one support."""
+    tested = _tested_names(config.fold)
+    return EpisodeDataset(
+        FeatureCache(cache_folder, without=tested, only=config.left_out_classes),
+        length=config.validation_episodes,
+        seed=_VALIDATION_SEED,
+        kind_weights={"photo": 1.0},
+        visual_only=0.0,
+        semantic_only=0.0,
+        description_share=0.0,
+        misnamed=0.0,
+        layers=layers,
+        in_turns=True,
+    )
 
 
 def _validation(config: TrainingConfig, model: DSVLFSModel, root: Path) -> Dataset | None:

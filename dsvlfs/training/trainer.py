@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.utils.data import DataLoader
 
+from ..data.loading import load_ahead
 from ..measuring.correlation_health import correlation_health, watched
 from ..parts.matching import DenseMatcher
 from .photo_episodes import PhotoBatch
@@ -43,15 +43,13 @@ class Trainer:
     def batches(self, episodes: Episodes, done: int) -> Iterator[list[TrainingBatch | PhotoBatch]]:
         """This process's micro-batches of each step after `done`."""
         plan, process = self.plan, self.accelerator.process_index
-        loader = DataLoader(
+        batches = load_ahead(
             episodes.training,
+            workers=self.config.workers,
+            collate=episodes.collate,
             batch_sampler=list(plan.episodes(range(done, self.config.steps), process)),
-            collate_fn=episodes.collate,
-            num_workers=self.config.workers,
             pin_memory=self.accelerator.device.type == "cuda",
-            generator=torch.Generator(),  # of its own: a loader draws a number when it starts
         )
-        batches = iter(loader)
         for _ in range(done, self.config.steps):
             yield [next(batches) for _ in range(plan.accumulation)]
 

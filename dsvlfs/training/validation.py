@@ -1,30 +1,42 @@
 """Measures the model as it is trained: mIoU on the validation episodes, and a picture of the first few."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import Dataset, Subset
 
+from ..data.loading import load_ahead
 from ..inference.pictures import overlay
 from ..measuring.metrics import EpisodeCounts, SegmentationMetrics, count_episode
 from ..processing import DSVLFSProcessor
-from .photo_episodes import PhotoBatch, collate_photos
+from .photo_episodes import PhotoBatch
+from .sampling import TrainingBatch
 
 _TILE = 256  # pixels of a picture's tile
 
 
 @torch.no_grad()
 def validate(
-    losses: nn.Module, episodes: Dataset, accelerator: Accelerator, *, batch_size: int, workers: int, pictures: int
+    losses: nn.Module,
+    episodes: Dataset,
+    accelerator: Accelerator,
+    *,
+    collate: Callable[[list], PhotoBatch | TrainingBatch],
+    batch_size: int,
+    workers: int,
+    pictures: int,
 ) -> tuple[float, np.ndarray | None]:
     """Segments the validation episodes with both prompts and one support, divided between the processes.
 
     Args:
         losses: `EpisodeLosses`, as Accelerate prepared it; left in training mode.
-        episodes: photo episodes.
+        episodes: of photos, or of a feature cache; names are those that the alignment holds out there.
+        collate: stacks them.
         batch_size: of a process.
         workers: that load photos.
         pictures: number of episodes to draw.
@@ -41,22 +53,17 @@ def validate(
     padded = np.resize(numbers, -(-len(numbers) // every) * every)
     own = padded.reshape(-1, accelerator.num_processes, batch_size)[:, accelerator.process_index].ravel()
     counted_once = (np.arange(len(padded)) < len(numbers)).reshape(-1, accelerator.num_processes, batch_size)
-    loader = DataLoader(
-        Subset(episodes, own.tolist()),
-        batch_size,
-        collate_fn=collate_photos,
-        num_workers=workers,
-        generator=torch.Generator(),  # of its own: a loader draws a number when it starts
-    )
+    loader = load_ahead(Subset(episodes, own.tolist()), workers=workers, collate=collate, batch_size=batch_size)
     counts: list[EpisodeCounts] = []
     rows: list[tuple[int, np.ndarray]] = []
     for batch, counts_here, numbers_here in zip(
         loader, counted_once[:, accelerator.process_index], own.reshape(-1, batch_size)
     ):
-        logits = losses(batch.to(accelerator.device))["logits"].float().cpu()
+        cached = isinstance(batch, TrainingBatch)
+        logits = losses(batch.to(accelerator.device), text_only=cached)["logits"].float().cpu()
         for i in np.flatnonzero(counts_here):
             counts.append(_count(batch.class_names[i], logits[i], batch.target[i], batch.counted[i]))
-            if numbers_here[i] < pictures:
+            if numbers_here[i] < pictures and not cached:
                 rows.append((int(numbers_here[i]), _picture(batch, i, torch.sigmoid(logits[i]), processor)))
     losses.train()
     counts, rows = gather_object(counts), gather_object(rows)

@@ -6,52 +6,25 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from counted_shots import Shots
 from drawn_sets import draw_coco, draw_lvis, draw_pascal
 from PIL import Image
+from stand_ins import BrightnessModel
 
 from dsvlfs import modeling, processes
 from dsvlfs.cli import main
 from dsvlfs.cli.arguments import AGGREGATIONS, MODES, SETS
 from dsvlfs.data.named_sets import NAMED_SETS
 from dsvlfs.descriptions.bank import bank_description
-from dsvlfs.errors import InputError
+from dsvlfs.inference import checks
 from dsvlfs.parts import aggregation
-
-
-class BrightnessModel:
-    """Stands in for `DSVLFSModel`: whatever is bright is the class."""
-
-    calls: list[dict]
-    devices: list[str]
-
-    @classmethod
-    def from_pretrained(cls, name: str) -> "BrightnessModel":
-        if name == "absent":
-            raise InputError("There is no checkpoint absent; give a folder.")
-        return cls()
-
-    def to(self, device: object) -> None:
-        self.devices.append(str(device))
-
-    def encode_support(self, examples: list) -> Shots:
-        return Shots(len(examples))
-
-    def encode_query(self, photo: Image.Image) -> Image.Image:
-        return photo
-
-    def segment(self, image: Image.Image, class_name: str, **options: object) -> SimpleNamespace:
-        self.calls.append({"class_name": class_name, **options})
-        probability = np.asarray(image.convert("L"), dtype=np.float32) / 255
-        return SimpleNamespace(mask=probability >= options.get("threshold", 0.5), probability=probability)
 
 
 @pytest.fixture(autouse=True)
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
     """Puts the stand-in in the model's place, and notes what it is asked."""
     calls: list[dict] = []
-    monkeypatch.setattr(BrightnessModel, "calls", calls, raising=False)
-    monkeypatch.setattr(BrightnessModel, "devices", [], raising=False)
+    monkeypatch.setattr(BrightnessModel, "calls", calls)
+    monkeypatch.setattr(BrightnessModel, "devices", [])
     monkeypatch.setattr(modeling, "DSVLFSModel", BrightnessModel)
     return calls
 
@@ -389,7 +362,7 @@ def test_the_package_runs_as_a_module():
 
 
 def test_modes_are_the_models():
-    assert MODES == modeling.MODES
+    assert MODES == checks.MODES
 
 
 def test_aggregations_are_the_models():

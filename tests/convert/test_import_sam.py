@@ -1,33 +1,29 @@
 """Import of official SAM checkpoints, against segment-anything's own modules with the same random weights."""
 
 import importlib.util
-import sys
 from functools import partial
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import SamModel
 
 from dsvlfs import InputError
 from dsvlfs.cli import main
+from dsvlfs.convert import sam_check
 from dsvlfs.convert.sam import import_sam
 from dsvlfs.hub.bases import load_base
 
 
 @pytest.fixture(scope="module")
 def official() -> ModuleType:
-    """`segment_anything.modeling`; the package's own root would import torchvision, which its modules do not need."""
-    found = importlib.util.find_spec("segment_anything") if "segment_anything" not in sys.modules else None
-    if "segment_anything" not in sys.modules:
-        if found is None:
-            pytest.skip("segment-anything is not installed")
-        package = ModuleType("segment_anything")
-        package.__path__ = list(found.submodule_search_locations)
-        sys.modules["segment_anything"] = package
-    return importlib.import_module("segment_anything.modeling")
+    """`segment_anything.modeling`."""
+    if importlib.util.find_spec("segment_anything") is None:
+        pytest.skip("segment-anything is not installed")
+    return sam_check.segment_anything("modeling")
 
 
 def build(official: ModuleType, *, width: int, depth: int, heads: int, global_blocks: list[int], side: int):
@@ -84,28 +80,40 @@ WHOLE = {
 
 @pytest.mark.parametrize("size", [*SIZES, *(pytest.param(name, marks=pytest.mark.whole_size) for name in WHOLE)])
 def test_features_and_masks_are_those_of_segment_anything(official, tmp_path, size):
-    settings = (SIZES | WHOLE)[size]
-    sam = build(official, **settings)
+    sam = build(official, **(SIZES | WHOLE)[size])
     torch.save(sam.state_dict(), tmp_path / "sam.pth")
     import_sam(tmp_path / "sam.pth", tmp_path / "ours")
-    ours = load_base(SamModel, str(tmp_path / "ours")).eval()
-    side = settings["side"]
-    photo = torch.randn(1, 3, side, side)
-    grid = side // 16
-    sparse, dense = torch.randn(1, 1, 256), torch.randn(1, 256, grid, grid)
-    with torch.inference_mode():
-        features = sam.image_encoder(photo)
-        masks, _ = sam.mask_decoder(features, sam.prompt_encoder.get_dense_pe(), sparse, dense, False)
-        output = ours.vision_encoder(photo).last_hidden_state
-        found, _ = ours.mask_decoder(
-            image_embeddings=output,
-            image_positional_embeddings=ours.get_image_wide_positional_embeddings(),
-            sparse_prompt_embeddings=sparse[:, None],
-            dense_prompt_embeddings=dense,
-            multimask_output=False,
-        )
-    torch.testing.assert_close(output, features, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(found[:, 0], masks, atol=1e-4, rtol=1e-4)
+    assert sam_check.difference(sam, load_base(SamModel, str(tmp_path / "ours")).eval()) < 1e-4
+
+
+def test_the_command_compares_with_segment_anything(official, tmp_path, capsys, monkeypatch):
+    sam = build(official, width=768, depth=1, heads=12, global_blocks=[0], side=64)
+    file, folder = tmp_path / "sam.pth", tmp_path / "ours"
+    torch.save(sam.state_dict(), file)
+    asked = []
+    # Of the published size, but for its depth and its photo.
+    monkeypatch.setattr(sam_check, "published_sam", lambda width: asked.append(width) or sam)
+    assert main(["import", "--sam", str(file), "--out", str(folder), "--check"]) == 0
+    assert asked == [768]
+    assert "differ by" in capsys.readouterr().out
+    weights = load_file(folder / "model.safetensors")
+    weights["vision_encoder.layers.0.mlp.lin1.weight"] *= 1.1
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "digests.json").unlink()  # or it would be called damaged
+    with pytest.raises(InputError, match="gives other features or masks"):
+        sam_check.check_sam(file, folder)
+    assert main(["import", "--reference", str(file), "--out", str(folder), "--check"]) == 2
+    assert "--check is for --sam" in capsys.readouterr().err
+
+
+def test_published_sizes_are_segment_anything_s_own(official):
+    for width, blocks in ((768, 12), (1024, 24), (1280, 32)):
+        encoder = sam_check.published_sam(width).image_encoder
+        assert len(encoder.blocks) == blocks
+        assert encoder.pos_embed.shape == (1, 64, 64, width)
+        assert encoder.pos_embed.device.type == "meta"
+    with pytest.raises(InputError, match="no SAM of width 512"):
+        sam_check.published_sam(512)
 
 
 @pytest.mark.parametrize("name", ["absent", "text", "list", "other"])

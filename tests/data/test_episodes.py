@@ -6,8 +6,9 @@ import pytest
 from PIL import Image
 
 from dsvlfs.data.episodes import load_episodes
+from dsvlfs.data.label_maps import load_label_maps
 from dsvlfs.data.mosaic import compose_mosaic
-from dsvlfs.data.photos import load_coco, load_cutouts, load_label_maps, load_photo_folder
+from dsvlfs.data.photos import load_coco, load_cutouts, load_photo_folder
 from dsvlfs.errors import InputError
 
 COLOURS = {"fox": (200, 90, 20), "wolf": (90, 90, 100), "cup": (30, 60, 200), "sock": (20, 160, 40)}
@@ -136,20 +137,20 @@ def test_limit_takes_the_first_episodes(folder):
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"class_name": "canine", "query": "fox"}, "Line 1 .* needs class_name, query, support"),
+        ({"class_name": "canine", "query": "fox"}, "Line 1 .* lacks the field 'support'"),
         ({"class_name": "canine", "query": "fox", "support": []}, "Line 1"),
         (["fox", "wolf"], "Line 1"),
-        ({"class_name": "canine", "query": "fox", "support": "wolf"}, "Line 1 .* list of one or more"),
-        ({"class_name": "canine", "query": ["fox"], "support": ["wolf"]}, "Line 1 .* whole number"),
-        ({"class_name": None, "query": "fox", "support": ["wolf"]}, "Line 1 .* must be text"),
+        ({"class_name": "canine", "query": "fox", "support": "wolf"}, "Line 1 .* wrong 'support' .*valid list"),
+        ({"class_name": "canine", "query": ["fox"], "support": ["wolf"]}, "Line 1 .* wrong 'query'"),
+        ({"class_name": None, "query": "fox", "support": ["wolf"]}, "Line 1 .* wrong 'class_name' .*valid string"),
         ({"class_name": "canine", "query": "fox", "support": ["lynx"]}, "no photo 'lynx'"),
         (
             {"class_name": "c", "query": "fox", "support": ["wolf"], "position": 4, "distractors": ["cup"] * 3},
-            "position from 0 to 3",
+            "wrong 'position' .*less than 4",
         ),
         (
             {"class_name": "c", "query": "fox", "support": ["wolf"], "position": 0, "distractors": ["cup"]},
-            "3 distractors",
+            "wrong 'distractors' .*at least 3",
         ),
         ({"class_name": "c", "query": "fox", "support": ["wolf"], "position": 0}, "distractors"),
         ({"class_name": "c", "category_id": 7, "query": 3, "support": [4]}, "knows every photo"),
@@ -170,9 +171,9 @@ def test_lines_of_two_kinds_are_refused(coco):
 
 
 def test_missing_and_empty_files_are_refused(folder, tmp_path):
-    with pytest.raises(InputError, match=r"no absent\.jsonl"):
+    with pytest.raises(InputError, match=r"no file .*absent\.jsonl"):
         load_episodes(folder, tmp_path / "absent.jsonl", None)
-    with pytest.raises(InputError, match="no episodes"):
+    with pytest.raises(InputError, match="is empty"):
         load_episodes(folder, write_lines(folder / "empty.jsonl"), None)
     (folder / "metadata.jsonl").unlink()
     file = write_lines(folder / "episodes.jsonl", {"class_name": "canine", "query": "fox", "support": ["wolf"]})
@@ -201,7 +202,10 @@ def test_incomplete_coco_annotations_are_named(coco, part):
     episodes = write_lines(
         coco / "episodes.jsonl", {"class_name": "dice", "category_id": 7, "query": 1, "support": [2]}
     )
-    for wrong, message in (({}, f"lacks the field '{part}'"), ({part: [{}]}, f"Entry 1 of '{part}'.* lacks the field")):
+    for wrong, message in (
+        ({}, f"lacks the field '{part}'"),
+        ({part: [{}]}, f"lacks the field .* in entry 1 of '{part}'"),
+    ):
         file.write_text(json.dumps({key: value for key, value in content.items() if key != part} | wrong))
         with pytest.raises(InputError, match=message):
             load_coco(coco, "train2017")

@@ -133,8 +133,8 @@ def test_a_folders_masks_and_ignore_masks_are_files(tmp_path):
     [
         ({"fold": 1}, "Line 2 .* another set or fold"),
         ({"data_set": "coco-20i"}, "Line 2 .* another set or fold"),
-        ({"seed": "0"}, "seed a whole number"),
-        ({"data_set": ["pascal-5i"]}, "data_set must be text"),
+        ({"seed": "0"}, "wrong 'seed' .*valid integer"),
+        ({"data_set": ["pascal-5i"]}, "wrong 'data_set' .*valid string"),
         ({"query": "2007_999999"}, "have no '2007_999999' with aeroplane"),
         ({"class_name": "gnu"}, "with gnu"),
     ],

@@ -14,8 +14,7 @@ def test_a_new_projector_says_the_same_of_every_photo():
     width = config.text_config.hidden_size
     language = SimpleNamespace(get_input_embeddings=lambda: nn.Embedding.from_pretrained(words))
     words = torch.randn(5, width)
-    processor = SimpleNamespace(tokenizer=lambda text, **_: SimpleNamespace(input_ids=[1, 3]))
-    projector = _silent_projector(config, language, processor)
+    projector = _silent_projector(config, language, lambda text, **_: SimpleNamespace(input_ids=[1, 3]))
     tokens = torch.randn(2, 4, config.vision_config.hidden_size)
     torch.testing.assert_close(projector(tokens), words[3].expand(2, 4, width))
     projector(tokens).sum().backward()  # it can learn to speak

@@ -1,18 +1,8 @@
 """What the Hugging Face hub gets: through its own client, against a stand-in of its HTTP API."""
 
-import base64
-import hashlib
-import inspect
-import json
 import re
-import subprocess
-import sys
-import threading
-import zipfile
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import paper_like
@@ -20,149 +10,39 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard, constants, snapshot_download
 from safetensors.torch import load_file
+from stand_in_hub import Hub, commit_of, metadata_errors, running_hub
+from transformers import AutoModel, AutoProcessor
 
-from dsvlfs import DSVLFSModel, InputError
+from dsvlfs import DSVLFSModel, DSVLFSProcessor, InputError
 from dsvlfs.hub.model_card import write_results
 
 ROOT = Path(__file__).parents[2]
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-PIPELINE_TAGS = {"image-segmentation", "mask-generation", "image-to-image", "feature-extraction"}
-
-
-def metadata_errors(content: str) -> list[str]:
-    """What the hub's validator finds wrong with a model card: its published rules for the fields that are used here."""
-    found = re.match(r"---\n(.*?)\n---\n", content, re.DOTALL)
-    if not found:
-        return ["there is no metadata"]
-    data = yaml.safe_load(found[1])
-    bases, tags = data.get("base_model", []), data.get("tags", [])
-    rules = {
-        "license": isinstance(data.get("license", "mit"), str),
-        "library_name": isinstance(data.get("library_name", ""), str),
-        "pipeline_tag": data.get("pipeline_tag", "image-segmentation") in PIPELINE_TAGS,
-        "tags": isinstance(tags, list) and all(isinstance(tag, str) for tag in tags),
-        "base_model": all(
-            re.fullmatch(r"[\w.-]+/[\w.-]+", base) for base in ([bases] if isinstance(bases, str) else bases)
-        ),
-    }
-    errors = [f"{name} is not allowed" for name, holds in rules.items() if not holds]
-    for model in data.get("model-index", []):
-        if not model.get("name"):
-            errors.append("model-index has no name")
-        for result in model["results"]:
-            if not (result["task"].get("type") and result["dataset"].get("type") and result["dataset"].get("name")):
-                errors.append("a result lacks its task or dataset")
-            if not all(metric.get("type") and "value" in metric for metric in result["metrics"]):
-                errors.append("a metric lacks its type or value")
-    return errors
-
-
-class Hub(ThreadingHTTPServer):
-    """Repositories in memory; large files go the way of git LFS."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.address = f"http://127.0.0.1:{self.server_port}"
-        self.files: dict[str, bytes] = {}
-        self.large: dict[str, bytes] = {}
-        self.created: list[dict[str, Any]] = []
-        self.validated: list[str] = []
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Hub
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *arguments: object) -> None:
-        pass
-
-    def _answer(self, content: Any, status: int = 200, **headers: str) -> None:
-        body = content if isinstance(content, bytes) else json.dumps(content).encode()
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **headers}.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def _body(self) -> bytes:
-        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
-
-    def do_POST(self) -> None:
-        path, body, hub = self.path.partition("?")[0], self._body(), self.server
-        if path == "/api/repos/create":
-            hub.created.append(json.loads(body))
-            self._answer({"url": f"{hub.address}/me/mine", "name": "me/mine"})
-        elif path == "/api/validate-yaml":
-            hub.validated.append(json.loads(body)["content"])
-            errors = [{"message": error} for error in metadata_errors(hub.validated[-1])]
-            self._answer({"errors": errors, "warnings": []}, 400 if errors else 200)
-        elif path == "/api/models/me/mine/preupload/main":
-            names = [file["path"] for file in json.loads(body)["files"]]
-            modes = {name: "lfs" if name.endswith(".safetensors") else "regular" for name in names}
-            self._answer({"files": [{"path": n, "uploadMode": m, "shouldIgnore": False} for n, m in modes.items()]})
-        elif path == "/me/mine.git/info/lfs/objects/batch":
-            objects = [
-                {**entry, "actions": {"upload": {"href": f"{hub.address}/large/{entry['oid']}"}}}
-                for entry in json.loads(body)["objects"]
-            ]
-            self._answer({"transfer": "basic", "objects": objects})
-        elif path == "/api/models/me/mine/commit/main":
-            for line in map(json.loads, body.splitlines()):
-                value = line["value"]
-                if line["key"] == "file":
-                    hub.files[value["path"]] = base64.b64decode(value["content"])
-                elif line["key"] == "lfsFile":
-                    hub.files[value["path"]] = hub.large[value["oid"]]
-            self._answer({"commitUrl": f"{hub.address}/me/mine/commit/{COMMIT}", "commitOid": COMMIT})
-        else:
-            self._answer({"error": path}, 404)
-
-    def do_PUT(self) -> None:
-        content = self._body()
-        assert hashlib.sha256(content).hexdigest() == self.path.rpartition("/")[2]
-        self.server.large[self.path.rpartition("/")[2]] = content
-        self._answer(b"")
-
-    def do_GET(self) -> None:
-        files = self.server.files
-        if self.path.startswith("/api/models/me/mine/revision/"):
-            self._answer({"id": "me/mine", "sha": COMMIT, "siblings": [{"rfilename": name} for name in files]})
-        elif self.path.startswith("/api/models/me/mine/tree/"):
-            entries = [
-                {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
-                for name, content in files.items()
-            ]
-            self._answer(entries)
-        elif (name := self.path.rpartition("/")[2]) in files and "/resolve/" in self.path:
-            self._answer(files[name], ETag=f'"{hashlib.sha1(files[name]).hexdigest()}"', X_Repo_Commit=COMMIT)
-        else:
-            self._answer({"error": self.path}, 404)
-
-    do_HEAD = do_GET  # noqa: N815
+CHECKPOINT = {
+    "config.json",
+    "model.safetensors",
+    "README.md",
+    "processor_config.json",
+    "adapter/adapter_config.json",
+    "adapter/adapter_model.safetensors",
+}
 
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    server = Hub()
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    monkeypatch.setattr(constants, "ENDPOINT", server.address)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # whose storage speaks another protocol
-    monkeypatch.setattr(
-        constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.address + "/{repo_id}/resolve/{revision}/{filename}"
-    )
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with running_hub() as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.address)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # whose storage speaks another protocol
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.address + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        yield server
 
 
 def test_a_pushed_model_comes_back_as_it_was(micro_model, hub, tmp_path):
     address = micro_model.push_to_hub("me/mine", token="hf_none", private=True)
-    assert address == f"{hub.address}/me/mine/commit/{COMMIT}"
+    assert address == f"{hub.address}/me/mine/commit/{commit_of('main')}"
     assert hub.created[0]["visibility"] == "private"
-    assert hub.files.keys() == {"config.json", "model.safetensors", "README.md"}
+    assert hub.files.keys() == CHECKPOINT
     assert set(hub.validated) == {hub.files["README.md"].decode()}
     card = ModelCard(hub.files["README.md"].decode())  # a new one: the model came without
     assert card.data.library_name == "dsvlfs"
@@ -180,10 +60,69 @@ def test_a_pushed_model_is_loaded_by_its_name(hub, circle, tmp_path, monkeypatch
     model.push_to_hub("me/mine", token="hf_none")
     loaded = DSVLFSModel.from_pretrained("me/mine")
     assert loaded.card == hub.files["README.md"].decode()
+    assert {path.name for path in (tmp_path / "cache").rglob("*.safetensors")} == {"model.safetensors"}
     first, second = (m.segment(circle[0], "red circle").probability for m in (model, loaded))
     np.testing.assert_array_equal(first, second)
     with pytest.raises(InputError, match="neither packaged"):
         DSVLFSModel.from_pretrained("me/other")
+
+
+def test_a_push_says_what_it_is_told_to(micro_model, hub):
+    proposed = micro_model.push_to_hub("me/mine", token="hf_none", create_pr=True, commit_description="Why.")
+    assert proposed.pr_num == 1
+    assert hub.commits[-1]["is_proposed"]
+    assert hub.commits[-1]["description"] == "Why."
+    assert hub.files == {}
+    micro_model.push_to_hub("me/mine", token="hf_none", revision="second", commit_message="Second")
+    assert (hub.commits[-1]["branch"], hub.commits[-1]["summary"]) == ("second", "Second")
+    assert hub.branches["second"].keys() == CHECKPOINT
+    with pytest.raises(TypeError, match="'privat'"):
+        micro_model.push_to_hub("me/mine", token="hf_none", privat=True)
+
+
+def test_saving_can_push(micro_model, hub, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("not part of it")
+    micro_model.save_pretrained(tmp_path / "mine", push_to_hub=True, token="hf_none", commit_message="Saved")
+    assert hub.created[-1]["name"] == "mine"
+    assert hub.files.keys() == CHECKPOINT
+    assert hub.commits[-1]["summary"] == "Saved"
+
+
+def test_tags_join_the_card_and_change_no_more_of_it(micro_model, hub):
+    micro_model.card = (ROOT / "model_card.md").read_text(encoding="utf-8")
+    micro_model.add_model_tags(["birds", "dsv-lfs"])
+    micro_model.push_to_hub("me/mine", token="hf_none", tags="wings")
+    card, own = ModelCard(hub.files["README.md"].decode()), ModelCard(micro_model.card)
+    assert card.data.tags == [*own.data.tags, *(t for t in ("birds", "dsv-lfs", "wings") if t not in own.data.tags)]
+    assert card.text.strip() == own.text.strip()
+    assert metadata_errors(str(card)) == []
+
+
+def test_a_revision_is_loaded_with_a_token_into_a_cache(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "unused"))
+    monkeypatch.chdir(tmp_path)
+    model = DSVLFSModel(paper_like.config(*paper_like.save_bases(Path("bases")))).eval()
+    model.config.logit_offset = 0.5
+    model.push_to_hub("me/mine", token="hf_none", revision="second")
+    given = {"revision": "second", "cache_dir": tmp_path / "cache"}
+    with pytest.raises(InputError, match="neither packaged"):
+        DSVLFSModel.from_pretrained("me/mine", local_files_only=True, **given)
+    loaded = DSVLFSModel.from_pretrained("me/mine", token="hf_mine", **given)
+    assert loaded.config.logit_offset == 0.5
+    assert "hf_mine" in hub.tokens
+    hub.branches["second"]["README.md"] = b"---\ntags: []\n---\nanother"
+    assert DSVLFSModel.from_pretrained("me/mine", local_files_only=True, **given).card == loaded.card
+    assert not (tmp_path / "unused").exists()
+
+
+def test_auto_classes_load_from_the_hub(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    DSVLFSModel(paper_like.config(*paper_like.save_bases(Path("bases")))).push_to_hub("me/mine", token="hf_none")
+    given = {"cache_dir": tmp_path / "cache", "revision": "main"}
+    assert type(AutoModel.from_pretrained("me/mine", **given)) is DSVLFSModel
+    assert type(AutoProcessor.from_pretrained("me/mine", **given)) is DSVLFSProcessor
 
 
 def test_the_packaged_card_is_pushed_with_all_the_hub_reads(micro_model, hub):
@@ -232,24 +171,3 @@ def test_the_repository_is_a_space():
     low, high = re.search(r"^gradio>=([\d.]+),<([\d.]+)$", requirements, re.MULTILINE).groups()
     version = [int(part) for part in data["sdk_version"].split(".")]
     assert [int(part) for part in low.split(".")] <= version < [int(part) for part in high.split(".")]
-
-
-def test_the_readme_names_keywords_that_there_are():
-    shown = set(re.findall(r"`(\w+)=[^`\n]*`", (ROOT / "README.md").read_text(encoding="utf-8")))
-    assert {"description", "mode", "min_presence"} <= shown
-    assert shown <= inspect.signature(DSVLFSModel.segment).parameters.keys()
-
-
-def test_the_wheel_carries_the_checkpoint(tmp_path):
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet"]
-    subprocess.run([*command, "--wheel-dir", tmp_path, ROOT], check=True)
-    (wheel,) = tmp_path.glob("dsvlfs-*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        names = set(archive.namelist())
-        for name in ("config.json", "model.safetensors", "README.md"):
-            packed = archive.read(f"dsvlfs/checkpoints/tiny/{name}")
-            assert packed == (ROOT / "dsvlfs" / "checkpoints" / "tiny" / name).read_bytes()
-        bank = archive.read("dsvlfs/descriptions/bank.json")
-        assert bank == (ROOT / "dsvlfs" / "descriptions" / "bank.json").read_bytes()
-    assert {"dsvlfs/labelling/label.py", "dsvlfs/data/episodes.py"} <= names
-    assert not any(name.startswith(("page/", "tests/", "train/")) for name in names)

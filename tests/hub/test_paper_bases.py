@@ -164,8 +164,8 @@ def test_an_offloaded_image_encoder_gives_the_same(model, bases, circle, tmp_pat
         torch.testing.assert_close(other, one)
 
 
-@pytest.mark.parametrize("bits", [8, 4])
-def test_a_quantised_base_gives_nearly_the_same(model, circle, tmp_path, bits):
+@pytest.mark.parametrize(("bits", "share"), [(8, 0.1), (4, 0.2)])
+def test_a_quantised_base_gives_nearly_the_same(model, circle, tmp_path, bits, share):
     _train_a_little(model)
     model.save_pretrained(tmp_path)
     quantization = BitsAndBytesConfig(load_in_8bit=bits == 8, load_in_4bit=bits == 4)
@@ -174,7 +174,7 @@ def test_a_quantised_base_gives_nearly_the_same(model, circle, tmp_path, bits):
     base = small.semantic_encoder.llava.model.language_model.layers[0].self_attn.q_proj.base_layer
     assert base.weight.dtype in (torch.int8, torch.uint8)
     expected = _semantic_prompt(model, circle[0])
-    assert (_semantic_prompt(small, circle[0]) - expected).abs().max() < 0.1 * expected.abs().max()
+    assert (_semantic_prompt(small, circle[0]) - expected).abs().max() < share * expected.abs().max()
 
 
 def test_a_base_of_another_shape_is_named(bases, tmp_path):

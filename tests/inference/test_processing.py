@@ -16,7 +16,7 @@ def test_photos_of_every_kind_become_upright_rgb(tmp_path):
     exif[0x0112] = 6  # the camera was turned
     image.save(tmp_path / "turned.jpg", exif=exif)
     assert load_photo(tmp_path / "turned.jpg").size == (4, 6)
-    assert load_photo(Image.new("LA", (5, 3))).mode == "RGB"
+    assert load_photo(Image.new("LA", (5, 3), (9, 255))).mode == "RGB"
     assert load_photo(np.zeros((3, 5), np.uint8)).size == (5, 3)
     assert load_photo(np.ones((3, 5, 4), np.float32)).getpixel((0, 0)) == (255, 255, 255)
 
@@ -50,10 +50,11 @@ def test_photo_values_are_scaled_or_refused(tmp_path):
 
 
 def test_a_decoder_may_fail_in_any_way(tmp_path, monkeypatch):
-    def fail(_):
+    def fail(_, formats):
         raise RuntimeError("Failed to decode")
 
     monkeypatch.setattr(Image, "open", fail)
+    (tmp_path / "a.avif").write_text("not empty")
     with pytest.raises(InputError, match=r"a\.avif cannot be read"):
         load_photo(tmp_path / "a.avif")
 

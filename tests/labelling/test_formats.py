@@ -11,7 +11,7 @@ from datasets import load_dataset
 from PIL import Image, ImageDraw
 from pycocotools.coco import COCO
 
-from dsvlfs.data.photos import load_label_maps
+from dsvlfs.data.label_maps import load_label_maps
 from dsvlfs.labelling import formats
 from dsvlfs.labelling.labelled import LabelledPhoto, LabelledPhotos
 from dsvlfs.labelling.labels import Figures, ObjectFigures

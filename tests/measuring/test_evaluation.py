@@ -1,7 +1,4 @@
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from counted_shots import Shots
+from accelerate import PartialState
 from drawn_sets import draw_coco, draw_folder, draw_fss, draw_lvis, draw_pascal
+from forked import run_two_processes
 from PIL import Image
+from stand_ins import ContrastSegmenter
 
-from dsvlfs.data.episodes import Episode, named_episodes
+from dsvlfs.data.episodes import Episode, load_episodes, named_episodes
 from dsvlfs.data.protocol import protocol_episodes, write_episodes
 from dsvlfs.descriptions.bank import bank_description
 from dsvlfs.errors import InputError
@@ -24,25 +23,6 @@ from dsvlfs.measuring.evaluation import evaluate
 
 def measured(segmenter: object, episodes: Sequence[Episode], mode: str, **options: object) -> dict[str, Any]:
     return evaluate(segmenter, episodes, modes=[mode], **options)[mode]
-
-
-class ContrastSegmenter:
-    """Takes all that is not gray for the class, but for a stripe whose width the shots set."""
-
-    def __init__(self) -> None:
-        self.shots: list[int] = []
-
-    def encode_support(self, examples: list) -> Shots:
-        return Shots(len(examples))
-
-    def encode_query(self, photo: Image.Image) -> Image.Image:
-        return photo
-
-    def segment(self, photo: Image.Image, class_name: str, *, support: int | None, mode: str) -> SimpleNamespace:
-        self.shots.append(support)
-        mask = np.abs(np.asarray(photo).astype(int) - 128).max(axis=-1) > 30
-        mask[:, : 10 * (support or 2)] = False
-        return SimpleNamespace(mask=mask)
 
 
 def square_episode(**changes: object) -> Episode:
@@ -199,26 +179,18 @@ def test_the_model_is_measured_on_every_set(tmp_path, monkeypatch, micro_model, 
     assert all(0 <= result[measure] <= 100 for measure in ("miou", "fb_iou", "boundary_iou"))
 
 
-SCRIPT = """
-import json, sys
-from pathlib import Path
-from accelerate import PartialState
-from test_evaluation import ContrastSegmenter, measured
-from dsvlfs.data.episodes import load_episodes
-from dsvlfs.errors import InputError
-
-root, *files = map(Path, sys.argv[1:])
-state = PartialState(cpu=True)
-for file in files:
-    try:
-        result = measured(ContrastSegmenter(), load_episodes(root, file), "both")
-    except InputError as error:
-        result = {"error": str(error)}
-    result["processes"] = state.num_processes
-    file.with_suffix(f".result{state.process_index}").write_text(json.dumps(result))
-state.wait_for_everyone()
-state.destroy_process_group()  # gloo aborts a process whose partner leaves first
-"""
+def evaluate_files(root: Path, files: list[Path]) -> None:
+    """Measures on each file, or notes what went wrong."""
+    state = PartialState(cpu=True)
+    for file in files:
+        try:
+            result = measured(ContrastSegmenter(), load_episodes(root, file), "both")
+        except InputError as error:
+            result = {"error": str(error)}
+        result["processes"] = state.num_processes
+        file.with_suffix(f".result{state.process_index}").write_text(json.dumps(result))
+    state.wait_for_everyone()
+    state.destroy_process_group()  # gloo aborts a process whose partner leaves first
 
 
 def test_two_processes_give_the_result_of_one_and_the_failure_of_one(pascal, tmp_path):
@@ -232,17 +204,8 @@ def test_two_processes_give_the_result_of_one_and_the_failure_of_one(pascal, tmp
     files = [tmp_path / f"{name}.jsonl" for name in lists]
     for file, chosen in zip(files, lists.values()):
         write_episodes(file, chosen)
-    (tmp_path / "script.py").write_text(SCRIPT)
-    here = Path(__file__).parent
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    run = subprocess.run(
-        [*launch, tmp_path / "script.py", pascal, *files],
-        env=os.environ | {"PYTHONPATH": f"{here}:{here.parent}:{here.parents[1]}", "OMP_NUM_THREADS": "1"},
-        check=False,
-        capture_output=True,
-        timeout=500,
-    )
-    assert run.returncode == 0, run.stderr.decode()[-3000:]
+    ended = run_two_processes(evaluate_files, pascal, files)
+    assert [status for status, _ in ended] == [0, 0], ended
     expected = without_time(measured(ContrastSegmenter(), named_episodes(pascal, others), "both"))
     for process in range(2):
         readable, unreadable = (json.loads(file.with_suffix(f".result{process}").read_text()) for file in files)

@@ -17,7 +17,7 @@ from dsvlfs.training.trainer import Trainer
 
 WHOLE = """
 scenes: {mosaic: 3, photo: 2, cutouts: 2, single: 2}
-scene_supports: 2
+class_supports: 2
 steps: 2
 text_only_steps: 2
 batch_size: 2

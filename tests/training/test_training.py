@@ -30,7 +30,7 @@ CONFIGS = Path(__file__).parents[2] / "train" / "configs"
 
 SETTINGS = """
 scenes: {mosaic: 3, photo: 2, cutouts: 2, single: 2}
-scene_supports: 2
+class_supports: 2
 steps: 6
 text_only_steps: 3
 batch_size: 2
@@ -89,7 +89,7 @@ def test_objects_of_a_scene_do_not_overlap(packs):
 def test_what_is_pasted_onto_a_photo_leaves_the_photos_own_objects_named(packs):
     composer = training_scenes(packs)
     scenes = [composer.compose("cutouts", (seed,)) for seed in range(8)]
-    of_the_ground = [item for scene in scenes for item in scene.objects if item.photo_id in ("1", "a")]
+    of_the_ground = [item for scene in scenes for item in scene.objects if item.photo_id in ("1", "camvid_sample/a")]
     assert {item.names for item in of_the_ground} == {("square",), ("circle",)}
     assert any(item.mask.any() for item in of_the_ground)
 

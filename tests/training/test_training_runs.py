@@ -1,10 +1,7 @@
 """Whole runs of the micro model: killed, divided between processes, with and without a cache."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +10,16 @@ import torch
 import train_micro
 from drawn_packs import draw_packs, draw_photo_folder
 from drawn_sets import draw_coco, draw_folder, draw_fss, draw_lvis, draw_pascal
+from forked import run_process, run_two_processes
 from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dsvlfs import InputError
 
-ROOT = Path(__file__).parents[2]
-
 CACHED = """
 scenes: {mosaic: 3, photo: 2, cutouts: 2, single: 2}
-scene_supports: 2
+class_supports: 2
 steps: 6
 text_only_steps: 3
 batch_size: 4
@@ -70,13 +66,9 @@ def _index_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("DSVLFS_CACHE", str(tmp_path / "indices"))
 
 
-def _process(*command: object) -> subprocess.CompletedProcess:
-    """Runs train_micro.py, or a launcher of it, as a process of its own."""
-    paths = os.pathsep.join(str(folder) for folder in (ROOT, ROOT / "tests"))
-    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, *map(str, command)], env=environment, timeout=600, check=False, stderr=subprocess.PIPE
-    )
+def _status(options: list[object], kill_at: tuple[str, int] | None = None) -> int:
+    """Of a run in a process of its own."""
+    return run_process(train_micro.run_command, options, kill_at)[0]
 
 
 def _lines(run: Path, log: str = "losses.jsonl") -> list[dict]:
@@ -96,21 +88,21 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path):
     (tmp_path / "settings.yaml").write_text(CACHED)
     options = ["--config", tmp_path / "settings.yaml", "--data-root", draw_packs(tmp_path / "packs")]
     options += ["--cache", tmp_path / "cache"]
-    script = ROOT / "tests" / "train_micro.py"
     # All in processes of one thread: a key's bias has no gradient but rounding's, which AdamW blows up.
-    assert _process(script, "none", *options, "--out", tmp_path / "whole").returncode == 0
+    assert _status([*options, "--out", tmp_path / "whole"]) == 0
     killed = tmp_path / "killed"
     options += ["--out", killed]
 
     # In the second save, between the old state's leaving its place and the new one's taking it.
-    assert _process(script, "last:2", *options).returncode == -signal.SIGKILL
+    assert _status(options, ("last", 2)) == -signal.SIGKILL
     assert not (killed / "last").exists()
     assert [line["step"] for line in _lines(killed)] == [3]
     # In the same save once more, when some of its files are written.
-    assert _process(script, "progress.json:1", *options, "--resume").returncode == -signal.SIGKILL
+    options.append("--resume")
+    assert _status(options, ("progress.json", 1)) == -signal.SIGKILL
     assert (killed / "last.part" / "model.safetensors").exists()
     assert not (killed / "last.part" / "progress.json").exists()
-    assert _process(script, "none", *options, "--resume").returncode == 0
+    assert _status(options) == 0
 
     _assert_same_losses(killed, tmp_path / "whole", 1e-6)
     for file in ("model.safetensors", "optimizer.safetensors"):
@@ -122,9 +114,8 @@ def test_two_processes_learn_what_one_does(tmp_path):
     (tmp_path / "settings.yaml").write_text(LIVE)
     options = ["--config", tmp_path / "settings.yaml", "--data-root", draw_photo_folder(tmp_path / "photos"), "--out"]
     train_micro.run(*options, tmp_path / "one")
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2]
-    two = _process(*launcher, ROOT / "tests" / "train_micro.py", "none", *options, tmp_path / "two")
-    assert two.returncode == 0, two.stderr.decode()[-3000:]
+    ended = run_two_processes(train_micro.run_command, [*options, tmp_path / "two"])
+    assert [status for status, _ in ended] == [0, 0], ended
 
     _assert_same_losses(tmp_path / "two", tmp_path / "one", 1e-5)
     validations = [_lines(tmp_path / run, "validation.jsonl") for run in ("one", "two")]

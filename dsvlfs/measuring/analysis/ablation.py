@@ -18,9 +18,9 @@ from tqdm import tqdm
 
 from ...data.episodes import Episode
 from ...descriptions.given import read_descriptions
+from ...inference.checks import Mode
 from ...inference.encoded import Support
 from ...inference.results import Prediction
-from ...inference.segmenting import Mode
 from ...modeling import DSVLFSModel
 from ...parts.matching import DenseMatcher
 from ...parts.semantic_encoder import SemanticEncoder

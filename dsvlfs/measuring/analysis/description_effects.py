@@ -14,7 +14,7 @@ from ...descriptions.bank import bank_description, bank_names
 from ...descriptions.given import read_descriptions
 from ...descriptions.spoiled import SPOILINGS, Spoiler
 from ...errors import InputError
-from ...inference.segmenting import Mode
+from ...inference.checks import Mode
 from ...modeling import DSVLFSModel
 from ..evaluation import SupportCache
 from ..metrics import EpisodeCounts, SegmentationMetrics, count_episode

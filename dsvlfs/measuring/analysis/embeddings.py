@@ -16,6 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ...data.episodes import Episode
+from ...data.schemas import NamedPhoto
 from ...errors import InputError
 from ...files import read_json_lines
 from ...inference.photos import load_mask, load_photo
@@ -107,9 +108,9 @@ def folder_items(folder: Path, class_names: set[str]) -> list[Item]:
         InputError: the folder is not laid out so.
     """
     items = []
-    for entry in read_json_lines(folder / "metadata.jsonl", ("image", "mask", "name")):
-        name, synonyms = entry["name"], entry.get("synonyms", [])
-        class_name = next((n for n in [name, *synonyms, *entry.get("hypernyms", [])] if n in class_names), None)
+    for entry in read_json_lines(folder / "metadata.jsonl", NamedPhoto):
+        name, synonyms = entry["name"], entry.get("synonyms") or []
+        class_name = next((n for n in [name, *synonyms, *(entry.get("hypernyms") or [])] if n in class_names), None)
         if class_name is None:
             continue
         wordings = [Wording("class name", class_name), Wording("photo's name", name)]
@@ -119,7 +120,7 @@ def folder_items(folder: Path, class_names: set[str]) -> list[Item]:
 
         def read(entry: dict = entry) -> tuple[Image.Image, np.ndarray]:
             photo = load_photo(folder / entry["image"])
-            return photo, load_mask(folder / entry["mask"], photo.size)
+            return photo, load_mask(folder / entry["mask"], photo.size, may_fill=True)
 
         items.append(Item(class_name, entry["image"], read, wordings))
     return items

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ...data.episodes import Episode
 from ...data.targets import on_decoder_grid, target_side
-from ...inference.segmenting import MODES, Mode
+from ...inference.checks import MODES, Mode
 from ...modeling import DSVLFSModel
 from ..correlation_health import LARGEST_SILENCE, MEASURES, SMALLEST_SPREAD, correlation_health, is_collapsed, watched
 from ..evaluation import SupportCache

@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from ...data.episodes import Episode, Example, load_episodes
 from ...errors import InputError
+from ...inference.checks import Mode
 from ...inference.encoded import Asked, Support
-from ...inference.segmenting import Mode
 from ...modeling import DSVLFSModel
 from ...parts.aggregation import AGGREGATIONS, Aggregation
 from ..metrics import EpisodeCounts, SegmentationMetrics, count_episode
@@ -151,7 +151,7 @@ class _Query:
             semantic = model.semantic_encoder.prompt(features["tokens"], question)
             if model.grounding is not None:
                 grounded = model.ground(features, semantic, embedding.shape[-1])
-        self.asked = Asked(embedding, semantic, grounded)
+        self.asked = Asked(features, embedding, semantic, grounded)
         self.shots = model.compare(features, Support.join(supports), embedding.shape[-1])
         self.logits, _ = model.decode(self.asked, self.shots, "votes")
 

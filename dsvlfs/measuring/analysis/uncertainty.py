@@ -63,7 +63,7 @@ def run(model: DSVLFSModel, episodes: Sequence[Episode], arguments: argparse.Nam
         InputError: the checkpoint has no calibration, or no episode's query lacks a class of another.
     """
     if model.config.calibration is None:
-        raise InputError("The checkpoint has no calibration; fit one with train/calibrate.py.")
+        raise InputError("The checkpoint has no calibration; fit one with `dsvlfs calibrate`.")
     return report(measure(model, episodes), model.config.calibration)
 
 

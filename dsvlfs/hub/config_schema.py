@@ -1,0 +1,113 @@
+"""What a checkpoint's `config.json` may hold: its settings' types and ranges, so that a damaged one is told before any
+weight is made room for."""
+
+from string import Formatter
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field, FiniteFloat, with_config
+from typing_extensions import TypedDict
+
+from ..configuration import SEMANTIC_TOKEN
+from ..parts.aggregation import Aggregation
+
+_LARGEST = 10_000_000  # of any number in an architecture
+
+
+def _is_template(text: str) -> str:
+    try:
+        fields = [field for field in Formatter().parse(text) if field[1] is not None]
+    except ValueError as error:
+        raise ValueError(f"it is no template: {error}") from None
+    # A width, such as {class_name:>1000000000}, could be anything.
+    if any(width or conversion for _, _, width, conversion in fields):
+        raise ValueError("its fields must be {image}, {class_name} and {description}, without a format")
+    names = {name for _, name, _, _ in fields}
+    if not {"image", "class_name"} <= names <= {"image", "class_name", "description"}:
+        raise ValueError("its fields must be {image}, {class_name} and, where wanted, {description}")
+    return text
+
+
+def _holds_semantic_token(text: str) -> str:
+    if text.count(SEMANTIC_TOKEN) != 1:
+        raise ValueError(f"it must hold {SEMANTIC_TOKEN} once")
+    return text
+
+
+def _is_architecture(value: dict[str, Any]) -> dict[str, Any]:
+    """No number is beyond reason, at any depth."""
+    rest: list[Any] = [value]
+    while rest:
+        entry = rest.pop()
+        if isinstance(entry, dict):
+            rest += entry.values()
+        elif isinstance(entry, list):
+            rest += entry
+        elif isinstance(entry, (int, float)) and not abs(entry) <= _LARGEST:
+            raise ValueError("it holds a number beyond reason")
+    return value
+
+
+_Architecture = Annotated[dict[str, Any], Field(min_length=1), AfterValidator(_is_architecture)]
+_Name = Annotated[str, Field(min_length=1, max_length=1000)]
+_Template = Annotated[str, Field(max_length=10_000), AfterValidator(_is_template)]
+_Answer = Annotated[str, Field(max_length=10_000), AfterValidator(_holds_semantic_token)]
+_Side = Annotated[int, Field(ge=14, le=2048)]
+_Mean = Annotated[list[FiniteFloat], Field(min_length=3, max_length=3)]
+_Deviation = Annotated[list[Annotated[FiniteFloat, Field(gt=0)]], Field(min_length=3, max_length=3)]
+_Share = Annotated[FiniteFloat, Field(ge=0, le=1)]
+_Weight = Annotated[FiniteFloat, Field(ge=0, le=1e6)]
+_Layers = Annotated[
+    list[Annotated[str, Field(pattern=r"^(image\.[1-9][0-9]?|vision\.[0-9][0-9]?)$")]],
+    Field(min_length=1, max_length=64),
+]
+_Channels = Annotated[int, Field(ge=1, le=4096)]
+
+
+@with_config(ConfigDict(extra="allow"))
+class Settings(TypedDict, total=False):
+    """The settings of `DSVLFSConfig`, which says what they mean; one that is left out has its default."""
+
+    image_base: _Name
+    image_config: _Architecture
+    image_size: _Side
+    image_mean: _Mean
+    image_std: _Deviation
+    pad_to_square: bool
+    vlm_base: _Name | None
+    vision_base: _Name | None
+    language_base: _Name | None
+    vlm_config: _Architecture
+    vlm_image_size: _Side
+    vlm_mean: _Mean
+    vlm_std: _Deviation
+    train_vlm_projector: bool
+    train_token_embeddings: Literal["all", "added"]
+    standardise_state: bool
+    lora_rank: Annotated[int, Field(ge=1, le=1024)]
+    lora_alpha: Annotated[FiniteFloat, Field(gt=0, le=1e6)]
+    lora_dropout: Annotated[FiniteFloat, Field(ge=0, lt=1)]
+    prompt_template: _Template
+    photo_markers: list[Annotated[str, Field(min_length=1, max_length=100)]] | None
+    answer_template: _Answer
+    description_weight: _Share
+    correlation_layers: _Layers
+    embedding_layers: _Layers | None
+    grounding_layers: _Layers | None
+    support_size: _Side
+    support_context: Annotated[FiniteFloat, Field(ge=1, le=100)] | None
+    support_grid: Annotated[int, Field(ge=1, le=256)] | None
+    match_channels: Annotated[list[_Channels], Field(min_length=1, max_length=16)]
+    match_background: bool
+    match_priors: bool
+    fit_ridge: Annotated[FiniteFloat, Field(gt=0, le=1e9)] | None
+    detail_layers: _Layers | None
+    prompt_dim: Annotated[int, Field(ge=8, le=4096)]
+    decoder_multimask_outputs: Annotated[int, Field(ge=0, le=64)]
+    text_loss_weight: _Weight
+    bce_loss_weight: _Weight
+    dice_loss_weight: _Weight
+    logit_offset: Annotated[FiniteFloat, Field(ge=-1e6, le=1e6)]
+    calibration: Annotated[list[FiniteFloat], Field(min_length=2, max_length=2)] | None
+    min_presence: _Share
+    vote_threshold: _Share
+    shot_aggregation: Aggregation
