@@ -11,12 +11,15 @@ from types import SimpleNamespace
 import datasets
 import numpy as np
 import pytest
+from colour_model import ColourModel
 from datasets import load_dataset
 from PIL import Image
 from pycocotools.coco import COCO
 
 from dsvlfs.cli import main
 from dsvlfs.labelling import label
+from dsvlfs.labelling.record import Label
+from dsvlfs.labelling.review import worst_first, write_sheet
 
 # What runs in each process: the command with a stand-in for the model, which takes its time.
 DRIVER = """
@@ -219,6 +222,287 @@ def test_photos_of_equal_stems_are_kept_apart(photos, tmp_path):
     assert masks["a.png"] == "masks/a.png"  # as it was before
     assert len({name.casefold() for name in masks.values()}) == len(masks) == 6
     assert all((tmp_path / "out" / name).is_file() for name in masks.values())
+
+
+def first_line(out: Path) -> dict:
+    return json.loads((out / "labels-0.jsonl").read_text().splitlines()[0])
+
+
+def test_several_classes_at_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(label, "DSVLFSModel", ColourModel)
+    project = tmp_path / "p.yaml"
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "support.png")
+    project.write_text(
+        "classes:\n  green: {}\n  red:\n    supports: [{photo: support.png, mask: support.png}]\n  blue: {}\n"
+    )
+    image = Image.new("RGB", (40, 30), "red")
+    image.paste((0, 0, 255), (20, 0, 40, 30))
+    (tmp_path / "photos").mkdir()
+    image.save(tmp_path / "photos/a.png")
+    Image.new("RGB", (20, 20), "gray").save(tmp_path / "photos/b.png")
+    out = tmp_path / "out"
+    given = [str(word) for word in ("label", "--project", project, "--photos", tmp_path / "photos", "--out", out)]
+    assert main(given) == 0
+    assert "2 photos labelled (1 left empty, 2 with a class that is hardly there left out)" in capsys.readouterr().out
+    mask = Image.open(out / "masks/a.png")
+    assert mask.mode == "P"
+    assert np.asarray(mask)[0, [0, 39]].tolist() == [2, 3]
+    coco = COCO(out / "annotations.json")
+    assert [entry["category_id"] for entry in coco.loadAnns(coco.getAnnIds())] == [2, 3]
+    line = first_line(out)
+    assert line["classes"]["green"]["is_emptied"]
+    assert not line["is_emptied"]
+    assert line["presence"] > 0.5
+    project.write_text(project.read_text() + "  orange: {}\n")
+    assert main(given) == 2
+    assert "other settings (classes)" in capsys.readouterr().err
+
+
+def test_a_photo_that_was_replaced_is_done_again(photos, tmp_path, model):
+    out = tmp_path / "out"
+    assert main(arguments(photos, out)) == 0
+    Image.new("L", (50, 20), 255).save(photos / "b.png")
+    assert main(arguments(photos, out)) == 0
+    assert model.asked == 5
+    assert Image.open(out / "masks/b.png").size == (50, 20)
+    assert set(labels(out).values()) == {1}
+    os.utime(photos / "a.png")  # the content is the same
+    assert main(arguments(photos, out)) == 0
+    assert model.asked == 5
+
+
+@pytest.mark.parametrize("damage", ["deleted", "cut", "empty", "other size", "no image"])
+def test_a_mask_that_is_gone_or_damaged_is_made_again(photos, tmp_path, model, damage):
+    out = tmp_path / "out"
+    assert main(arguments(photos, out)) == 0
+    mask = out / "masks/nested/z.png"
+    before = mask.read_bytes()
+    if damage == "deleted":
+        mask.unlink()
+    elif damage == "other size":
+        Image.new("L", (4, 4)).save(mask)
+    else:
+        mask.write_bytes({"cut": before[:-20], "empty": b"", "no image": b"?" * len(before)}[damage])
+    assert main(arguments(photos, out)) == 0
+    assert mask.read_bytes() == before
+    assert model.asked == 5
+    assert sum(labels(out).values()) == 4
+
+
+def test_a_mask_that_a_person_corrected_stays(photos, tmp_path, model):
+    out = tmp_path / "out"
+    assert main(arguments(photos, out)) == 0
+    corrected = Image.new("L", (40, 30))
+    corrected.paste(255, (0, 0, 3, 3))
+    corrected.save(out / "masks/b.png")
+    assert main(arguments(photos, out)) == 0
+    assert model.asked == 4
+    coco = COCO(out / "annotations.json")
+    assert coco.loadAnns(coco.getAnnIds(imgIds=[2]))[0]["area"] == 9
+
+
+def test_an_overlay_that_is_gone_or_damaged_is_drawn_again(photos, tmp_path, model):
+    out = tmp_path / "out"
+    assert main(arguments(photos, out)) == 0
+    (out / "overlays/a.jpg").unlink()
+    (out / "overlays/b.jpg").write_bytes((out / "overlays/b.jpg").read_bytes()[:300])
+    assert main(arguments(photos, out)) == 0
+    for name in "ab":
+        Image.open(out / f"overlays/{name}.jpg").load()
+    assert model.asked == 4
+
+
+def test_a_moved_folder_goes_on_and_another_is_refused(photos, tmp_path, model, capsys):
+    out = tmp_path / "out"
+    assert main(arguments(photos, out)) == 0
+    moved = photos.rename(tmp_path / "moved")
+    draw(moved / "new.png")
+    (moved / "b.png").unlink()
+    assert main(arguments(moved, out)) == 0
+    assert model.asked == 5
+    other = tmp_path / "other"
+    for name in ("a.png", "new.png"):
+        draw(other / name, bright=37)
+    assert main(arguments(other, out)) == 2
+    assert f"labels of other photos ({moved})" in capsys.readouterr().err
+    assert main(arguments(moved, out)) == 0
+    assert model.asked == 5
+
+
+def test_photos_are_done_again_as_asked(photos, tmp_path, model, capsys):
+    out = tmp_path / "out"
+    assert main(arguments(photos, out)) == 0
+    assert main(arguments(photos, out, "--redo", "a.png", "nested/*")) == 0
+    assert model.asked == 7
+    assert set(labels(out).values()) == {1}
+    assert "3 photos labelled (1 left empty); 1 labelled before" in capsys.readouterr().out
+    assert main(arguments(photos, out, "--redo", "absent.png")) == 2
+    assert "no photo 'absent.png'" in capsys.readouterr().err
+
+
+def test_the_end_says_what_was_done(photos, tmp_path, capsys):
+    (photos / "b.png").write_bytes(b"no image")
+    (photos / "c.nef").write_bytes(b"raw")
+    support = photos / "support.png"
+    draw(support)
+    given = arguments(photos, tmp_path / "out", "--support", support, support)
+    assert main(given) == 1
+    told = capsys.readouterr().out
+    assert told == (
+        "3 photos labelled (1 left empty); 1 skipped: unreadable; 1 skipped: raw photo; 1 skipped: support. "
+        f"Results in {tmp_path / 'out'}.\n"
+    )
+
+
+def test_figures_are_in_the_line_and_the_sheet_has_the_worst_first(tmp_path, monkeypatch):
+    def one(name: str, expected: float, area: float = 5.0, presence: float = 0.5) -> Label:
+        figures = {"area_percent": area, "score": 0.5, "expected_iou": expected, "presence": presence}
+        return Label(
+            photo=name, digest="", mask="", overlay=f"{name}.jpg", mask_stamp="", width=1, height=1, classes={},
+            is_emptied=area == 0, **figures,
+        )  # fmt: skip
+
+    order = [one("good", 0.9), one("emptied", 0.95, 0, 0.1), one("bad", 0.2), one("doubted", 0.9, 0, 0.4)]
+    assert [entry.photo for entry in worst_first(order)] == ["bad", "good", "doubted", "emptied"]
+    for entry in order:
+        Image.new("RGB", (9, 9)).save(tmp_path / entry.overlay)
+    write_sheet(tmp_path / "sheet.jpg", order, tmp_path)
+    assert Image.open(tmp_path / "sheet.jpg").width > 4 * 200
+
+
+# A disk that fills: a limit on file sizes, in a process each.
+FULL_DISK = """
+import os, resource, signal, sys
+from test_label import BrightnessModel
+from dsvlfs.labelling import label
+from dsvlfs.cli import main
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+label.DSVLFSModel = BrightnessModel
+for limit in sys.argv[1].split(","):
+    if os.fork() == 0:
+        told = os.open(f"{sys.argv[2]}-{limit}.txt", os.O_WRONLY | os.O_CREAT)
+        os.dup2(told, 2)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit),) * 2)
+        os._exit(main([*sys.argv[3:], "--out", f"{sys.argv[2]}-{limit}"]))
+    print(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_made(tmp_path):
+    photos, out, limits = tmp_path / "photos", tmp_path / "out", (300, 500, 2000, 20000, 30000)
+    photos.mkdir()
+    noise = np.random.default_rng(0).integers(0, 255, (240, 320, 3), np.uint8)
+    for name in "ab":
+        Image.fromarray(noise).save(photos / f"{name}.png")
+    given = arguments(photos, out)[:-2]
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(label.__file__).parents[2])])
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, ",".join(map(str, limits)), out, *given],
+        env={**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert done.stdout.split() == ["2"] * len(limits)
+    for limit in limits:
+        told = Path(f"{out}-{limit}.txt").read_text().splitlines()
+        (complaint,) = (line for line in told if line.startswith("dsvlfs: "))
+        assert "disk is full" in complaint
+        folder = Path(f"{out}-{limit}")
+        for name in labels(folder):
+            for part in (f"masks/{name}", f"overlays/{Path(name).stem}.jpg"):
+                Image.open(folder / part).load()
+        assert main([*given, "--out", str(folder)]) == 0
+        assert len(COCO(folder / "annotations.json").imgs) == 2
+
+
+def test_a_terminated_run_says_how_to_go_on(photos, tmp_path, model, capsys):
+    def terminated(self, *arguments, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BrightnessModel, "segment", terminated)
+        assert main(arguments(photos, tmp_path / "out")) == 143
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("dsvlfs: ")]
+    assert told == ["dsvlfs: stopped; what is labelled is kept: the same command goes on from there."]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("seed", [3])
+def test_killed_at_random_moments_nothing_is_lost_or_done_twice(tmp_path, seed):
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(label.__file__).parents[2])])
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("kill_runs.py"), tmp_path / "kills", "4", str(seed)],
+        env={**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.splitlines()[-1] == "nothing lost, nothing done twice", done.stderr[-2000:]
+
+
+def test_supports_without_a_mask_image(photos, tmp_path, model, monkeypatch):
+    shown = []
+    monkeypatch.setattr(BrightnessModel, "encode_support", lambda self, examples: shown.append(examples))
+    numbers = np.zeros((30, 40), dtype=np.uint8)
+    numbers[:, :10], numbers[:, 10:15] = 7, 3
+    Image.fromarray(numbers).save(tmp_path / "index.png")
+    photo = draw(tmp_path / "p.png")
+    given = ["label", "--class-name", "fox", "--photos", photos, "--support", photo, tmp_path / "index.png"]
+    assert main([*map(str, given), "--mask-value", "7", "--out", str(tmp_path / "one")]) == 0
+    assert shown[0][0][1].sum() == 300
+    monkeypatch.setattr(
+        "dsvlfs.labelling.supports.mask_in_box", lambda model, photo, box: np.full((30, 40), box[0] == 1)
+    )
+    monkeypatch.setattr(
+        "dsvlfs.labelling.supports.mask_at_points",
+        lambda model, photo, inside, beside: np.full((30, 40), len(inside) == 2),
+    )
+    given = ["label", "--class-name", "fox", "--photos", photos, "--box", photo, 1, 2, 30, 20]
+    given += ["--point", photo, 3, 4, "--point", photo, 5, 6.5]
+    assert main([*map(str, given), "--out", str(tmp_path / "two")]) == 0
+    assert [mask.all() for _, mask in shown[1]] == [True, True]
+    line = json.loads((tmp_path / "two/settings.json").read_text())["classes"]["fox"]["examples"]
+    assert line[0]["box"] == [1, 2, 30, 20]
+    assert line[1]["inside"] == [[3, 4], [5, 6.5]]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "nothing to label"),
+        (["--class-name", "fox", "--project", "p.yaml"], "said twice"),
+        (["--project", "p.yaml", "--description", "red"], "has its own examples"),
+        (["--class-name", "fox", "--mask-value", "7"], "--mask-value is of the masks"),
+        (["--class-name", "fox", "--box", "a.png", "1", "2", "3", "x"], "no place in a photo"),
+        (["--class-name", "fox", "--point", "a.png", "1", "nan"], "no place in a photo"),
+        (["--class-name", "fox", "--point", "a.png", "1", "2"], "There is no photo a.png"),
+    ],
+)
+def test_wrong_words_are_one_sentence(photos, tmp_path, capsys, words, sentence):
+    assert main(["label", "--photos", str(photos), "--out", str(tmp_path / "out"), *words]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_data_set_is_sent_to_the_hub(photos, tmp_path, monkeypatch, capsys):
+    sent = {}
+
+    class Hub:
+        def __init__(self, token: object) -> None: ...
+
+        def create_repo(self, repo_id: str, **options: object) -> SimpleNamespace:
+            sent.update(options)
+            return SimpleNamespace(repo_id=repo_id)
+
+        def upload_folder(self, *, folder_path: Path, **options: object) -> SimpleNamespace:
+            sent.update(options, files=sorted(file.name for file in folder_path.iterdir()))
+            return SimpleNamespace(commit_url="https://hub/commit")
+
+    monkeypatch.setattr("dsvlfs.labelling.formats.huggingface.HfApi", Hub)
+    assert main(arguments(photos, tmp_path / "out", "--push-to-hub", "me/foxes")) == 0
+    assert "https://hub/commit" in capsys.readouterr().out
+    assert (sent["repo_type"], sent["private"], sent["repo_id"]) == ("dataset", True, "me/foxes")
+    assert sent["files"] == ["README.md", "train.parquet"]
 
 
 def test_two_processes_share_the_photos_and_survive_a_kill(tmp_path):
