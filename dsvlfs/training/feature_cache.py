@@ -36,7 +36,7 @@ _OF_THE_FEATURES = (
 
 class _Settings(TypedDict):
     scenes: dict[str, int]
-    scene_photos: int
+    class_supports: int
     seed: int
     model: dict[str, Any]
 
