@@ -270,9 +270,10 @@ def test_what_is_no_damage_is_raised_as_it_is(tmp_path, monkeypatch):
     def fail(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(Dinov2Model, "from_pretrained", fail)
-    with pytest.raises(torch.OutOfMemoryError):
-        load_base(Dinov2Model, str(tmp_path))
+    with monkeypatch.context() as patched:
+        patched.setattr(Dinov2Model, "from_pretrained", fail)
+        with pytest.raises(torch.OutOfMemoryError):
+            load_base(Dinov2Model, str(tmp_path))
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(BaseNotAvailableError, match="damaged"):
         load_base(Dinov2Model, str(tmp_path))
