@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _find_queries(paths: Sequence[Path]) -> list[Path]:
     """The photos named, and those in the folders named, once each."""
-    from ..labelling.photos_source import find_photos
+    from ..labelling.photo_files import find_photos
 
     queries: dict[Path, Path] = {}
     for path in paths:

@@ -5,6 +5,8 @@ import os
 import threading
 import warnings
 from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,8 +19,8 @@ from .mask_values import foreground
 
 Photo = Image.Image | np.ndarray | str | os.PathLike
 
-FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "PCX", "PNG", "PPM", "TGA", "TIFF", "WEBP")
-"""What is read of Pillow's: pictures alone, and nothing that starts another program."""
+FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+"""What is read of Pillow's: pictures alone, and nothing that starts another program. HEIF too, with pillow-heif."""
 
 MAX_PIXELS = 50_000_000
 """Of a photo: what it takes in memory and time on its way grows with them."""
@@ -62,14 +64,15 @@ def load_mask(source: Photo, size: tuple[int, int], *, may_fill: bool = False) -
     Args:
         source: a path, a PIL image, or an array (height, width) or (height, width, channels). What `segment` gives can
             be given back: its mask, or its probability, foreground from 0.5 on.
-        size: (width, height) of its photo.
+        size: (width, height) of its photo. A mask of another size with the same proportions is resized.
         may_fill: whether it may cover the whole photo; an array of bool always may.
 
     Returns:
         bool (height, width).
 
     Raises:
-        InputError: it cannot be read, has another size than the photo, is not of two values, is empty, or covers all.
+        InputError: it cannot be read, has other proportions than the photo, is not of two values, is empty, or covers
+            all.
     """
     title = _title(source, "mask")
     if isinstance(source, np.ndarray):
@@ -86,12 +89,14 @@ def load_mask(source: Photo, size: tuple[int, int], *, may_fill: bool = False) -
             values, found = np.asarray(image), image.size
         except DECODING_ERRORS as error:
             raise InputError(f"{title} cannot be decoded ({error}); give a whole PNG.") from error
-    if values.ndim in (2, 3) and found != size:
+    if values.ndim in (2, 3) and not _same_proportions(found, size):
         raise InputError(
             f"{title} is {found[0]} x {found[1]} pixels but its photo is {size[0]} x {size[1]}; give a mask of the "
-            "photo's size."
+            "photo's size, or of its proportions."
         )
     mask = foreground(values, title)
+    if found != size:
+        mask = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
     if not mask.any():
         raise InputError(
             f"{title} is empty: it has no foreground; mark the object with white, or with any one value and 0 around."
@@ -99,6 +104,13 @@ def load_mask(source: Photo, size: tuple[int, int], *, may_fill: bool = False) -
     if mask.all() and not may_fill:
         raise InputError(f"{title} covers the whole photo; mark the object alone, and leave the rest 0.")
     return mask
+
+
+def _same_proportions(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two sizes are one size scaled, but for the rounding of its sides."""
+    if one[0] == other[0] or one[1] == other[1]:
+        return one == other
+    return abs(one[0] * other[1] - one[1] * other[0]) <= max(one)
 
 
 def context_box(mask: np.ndarray, context: float) -> tuple[int, int, int, int]:
@@ -133,7 +145,7 @@ def open_image(source: str | os.PathLike | BinaryIO, kind: str) -> Image.Image:
         try:
             with _opening, warnings.catch_warnings():  # of what is refused below; they know no threads
                 warnings.simplefilter("ignore")
-                image = Image.open(stream, formats=FORMATS)
+                image = Image.open(stream, formats=readable_formats())
             _check_pixels(image.size, title)
             if image.info.get("progressive"):
                 _check_scans(stream, title)
@@ -147,7 +159,25 @@ def open_image(source: str | os.PathLike | BinaryIO, kind: str) -> Image.Image:
             what = "cannot be read: it is damaged, cut short, or no image"
             if stream.seek(0, os.SEEK_END) == 0:
                 what = "is empty"
+            elif _is_heif(stream) and "HEIF" not in readable_formats():
+                raise InputError(f"{title} is a HEIF; pip install 'dsvlfs[heif]' to read it, or save a JPEG.") from None
             raise InputError(f"{title} {what}; give a whole JPEG or PNG.") from error
+
+
+@cache
+def readable_formats() -> tuple[str, ...]:
+    """`FORMATS`, and what further packages read."""
+    if find_spec("pillow_heif") is None:
+        return FORMATS
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    return (*FORMATS, "HEIF")
+
+
+def _is_heif(stream: BinaryIO) -> bool:
+    stream.seek(0)
+    return stream.read(12)[4:] in (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1", b"ftypheim")
 
 
 def _check_pixels(size: tuple[int, int], title: str) -> None:

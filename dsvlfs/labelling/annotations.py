@@ -5,12 +5,14 @@ import json
 from collections import defaultdict
 from io import BytesIO
 from pathlib import Path
+from typing import Annotated, NotRequired
 
 import numpy as np
 from PIL import Image, ImageDraw
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, FailFast, Field
 
-from ..data.photos import read_coco, union_mask
+from ..data.run_lengths import union_mask
+from ..data.schemas import Annotation, CocoFile
 from ..errors import InputError
 from ..files import read_json, read_text
 from .supports import Drawn, SupportPhoto
@@ -50,9 +52,18 @@ def annotated_classes(path: Path, shots: int) -> dict[str, list[SupportPhoto]]:
     }
 
 
+class _Annotation(Annotation):
+    iscrowd: NotRequired[int]
+    area: NotRequired[float]
+
+
+class _CocoFile(CocoFile):
+    annotations: Annotated[list[_Annotation], FailFast()]
+
+
 def _coco(file: Path, shots: int) -> dict[str, list[tuple[float, SupportPhoto]]]:
     """Supports by class, each with the share of its photo that the class covers; crowds are not counted."""
-    content = read_coco(file)
+    content = read_json(file, _CocoFile)
     photos = {entry["id"]: entry for entry in content["images"]}
     segmentations: dict[int, dict[int, list]] = defaultdict(lambda: defaultdict(list))
     areas: dict[tuple[int, int], float] = defaultdict(float)
@@ -63,7 +74,7 @@ def _coco(file: Path, shots: int) -> dict[str, list[tuple[float, SupportPhoto]]]
         if entry.get("iscrowd") or not entry["segmentation"]:
             continue
         segmentations[entry["category_id"]][photo["id"]].append(entry["segmentation"])
-        areas[entry["category_id"], photo["id"]] += entry.get("area", 0) / (photo["width"] * photo["height"] or 1)
+        areas[entry["category_id"], photo["id"]] += entry.get("area", 0) / (photo["width"] * photo["height"])
     found = {}
     for category in content["categories"]:
         of_class = segmentations.get(category["id"], {})
@@ -71,15 +82,10 @@ def _coco(file: Path, shots: int) -> dict[str, list[tuple[float, SupportPhoto]]]
         supports = []
         for photo_id in largest:
             photo = photos[photo_id]
-            height, width = photo["height"], photo["width"]
-            if not (0 < height < LARGEST_SIDE and 0 < width < LARGEST_SIDE):
-                raise InputError(f"{file} has a photo of {width} x {height} pixels; mend its width and height.")
             try:
-                mask = union_mask(of_class[photo_id], height, width)
-            except Exception as error:  # pycocotools raises no narrower one
-                raise InputError(
-                    f"{file} has a segmentation of {photo['file_name']} that cannot be read ({error}); mend it."
-                ) from None
+                mask = union_mask(of_class[photo_id], photo["height"], photo["width"])
+            except InputError as error:
+                raise InputError(f"The photo {photo['file_name']} in {file}: {error}") from None
             support = SupportPhoto(_coco_photo(file, photo["file_name"]), Drawn(file, mask))
             supports.append((areas[category["id"], photo_id], support))
         if supports:

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from ..errors import InputError, WriteError
 from ..files import write_image
 from ..inference.checks import Mode
-from ..inference.photos import DECODING_ERRORS, Photo, load_photo
+from ..inference.photos import DECODING_ERRORS, load_photo, open_image
 from ..modeling import DSVLFSModel
 from ..parts.aggregation import Aggregation
 from ..processes import failing_together, gather, join_processes
@@ -33,7 +33,8 @@ from .labelled import LabelledPhoto, LabelledPhotos
 from .labeller import LabelClass, Labeller, Sample
 from .labels import PhotoLabels
 from .names import result_stems, shown
-from .photos_source import Photos, file_stamp
+from .photo_files import file_stamp
+from .photos_source import Photos
 from .project import ProjectClass
 from .record import Label, Record, figures_of
 from .review import draw_overlay, write_sheet
@@ -231,7 +232,7 @@ def _is_whole(folder: Path, label: Label) -> bool:
                     image.load()
                     if image.size != (label.width, label.height):
                         return False
-            except (*DECODING_ERRORS, Image.DecompressionBombError):
+            except DECODING_ERRORS:
                 return False
     return True
 
@@ -363,17 +364,16 @@ def _mend_overlay(photos: Photos, index: int, label: Label, folder: Path, classe
         with Image.open(file) as image:
             image.load()
     except DECODING_ERRORS:
-        photo = load_photo(_decode(photos.read(index), label.photo))
+        photo = _decode(photos.read(index), label.photo)
         write_image(file, draw_overlay(photo, _map(folder / label.mask, classes), classes), quality=85)
 
 
-def _decode(content: bytes, name: str) -> Photo:
-    try:
-        image = Image.open(BytesIO(content))
-        image.load()
-        return image
-    except (*DECODING_ERRORS, Image.DecompressionBombError) as error:
-        raise InputError(f"The photo {name} cannot be read ({error}); give a whole JPEG or PNG.") from error
+def _decode(content: bytes, name: str) -> Image.Image:
+    stream = BytesIO(content)
+    stream.filename = name  # what errors call it
+    image = open_image(stream, "photo")
+    image.filename = name
+    return load_photo(image)
 
 
 def _added(shares: Sequence[Summary], before: int, photos: Photos) -> Summary:

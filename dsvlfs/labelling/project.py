@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from ..errors import InputError
 from ..files import checked, read_text
 from .annotations import annotated_classes
-from .photos_source import find_photos
+from .photo_files import find_photos
 from .supports import AtPoints, InBox, Mark, MaskFile, SupportPhoto
 
 MOST_SUPPORTS = 5

@@ -11,7 +11,7 @@ from PIL import Image
 from dsvlfs import InputError
 from dsvlfs.files import PHOTO_SUFFIXES
 from dsvlfs.inference import photos
-from dsvlfs.inference.photos import FORMATS, load_mask, load_photo, open_image
+from dsvlfs.inference.photos import FORMATS, load_mask, load_photo, open_image, readable_formats
 
 GRADIENT = np.linspace(0, 1, 12 * 8).reshape(8, 12)
 
@@ -25,9 +25,37 @@ def grays(image: Image.Image) -> np.ndarray:
 
 def test_suffixes_are_those_of_the_formats():
     Image.init()
-    named = {suffix for suffix, name in Image.registered_extensions().items() if name in {*FORMATS, "MPO"}}
+    formats = {*readable_formats(), "MPO"}
+    named = {suffix for suffix, name in Image.registered_extensions().items() if name in formats}
     assert named - PHOTO_SUFFIXES <= {".icb", ".vda", ".vst"}  # of TGA, which other programs' files have too
-    assert named >= PHOTO_SUFFIXES
+    assert PHOTO_SUFFIXES - named <= {".heic", ".heics", ".heif", ".heifs", ".hif"}  # where there is no pillow-heif
+
+
+@pytest.mark.parametrize("kind", ["JPEG2000", "HEIF"])
+def test_photos_of_telephones_and_archives_are_read(tmp_path, kind, monkeypatch):
+    if kind == "HEIF":
+        pytest.importorskip("pillow_heif")
+        readable_formats()
+    file = tmp_path / "photo"
+    Image.new("RGB", (64, 48), (200, 30, 30)).save(file, kind)
+    assert abs(np.asarray(load_photo(file), dtype=int) - (200, 30, 30)).max() <= 4
+    monkeypatch.setattr(photos, "readable_formats", lambda: tuple(name for name in FORMATS if name != kind))
+    sentence = "is a HEIF; pip install" if kind == "HEIF" else "no image"
+    with pytest.raises(InputError, match=sentence):
+        load_photo(file)
+
+
+def test_a_mask_of_the_photos_proportions_is_resized():
+    mask = np.zeros((48, 64), np.uint8)
+    mask[:24, :32] = 255
+    for size in ((640, 480), (32, 24), (321, 241)):
+        found = load_mask(Image.fromarray(mask), size)
+        assert found.shape == size[::-1]
+        assert found.mean() == pytest.approx(0.25, abs=0.01)
+        assert found[0, 0]
+    for size in ((64, 47), (48, 64), (640, 490)):
+        with pytest.raises(InputError, match="or of its proportions"):
+            load_mask(mask, size)
 
 
 @pytest.mark.parametrize(("depth", "largest"), [(8, 255), (12, 4095), (16, 65535)])

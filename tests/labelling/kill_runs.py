@@ -80,7 +80,9 @@ def try_it(folder: Path, kills: int, seed: int) -> list[str]:
     chance, faults = random.Random(seed), []
     photos, out = folder / "photos", folder / "out"
     photos.mkdir(parents=True)
-    Image.new("RGB", (20, 20), (255, 0, 0)).save(folder / "support.png")
+    support = Image.new("RGB", (20, 20))
+    support.paste((255, 0, 0), (5, 5, 15, 15))
+    support.save(folder / "support.png")
     for number in range(PHOTOS):
         draw(photos / f"{number:03d}.png", chance)
     added = PHOTOS

@@ -153,7 +153,7 @@ def test_label_maps_are_read_as_the_named_sets_are(write):
             np.testing.assert_array_equal(np.asarray(image), shapes(number))
     (out / "images").mkdir()
     (out / "images/a.png").write_bytes(encoded(0, "png"))
-    assert load_label_maps(out)["class_name"][:] == ["background", *CLASSES]
+    assert load_label_maps(out)["class_name"][:] == CLASSES
     figures = json.loads((out / "figures.json").read_text(encoding="utf-8"))["labels/a.png"]
     assert figures["objects"]["3"] == {"class": "red fox", "score": 0.8, "expected_iou": 0.6, "presence": 0.6}
 

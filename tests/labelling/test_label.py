@@ -231,7 +231,7 @@ def first_line(out: Path) -> dict:
 def test_several_classes_at_once(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(label, "DSVLFSModel", ColourModel)
     project = tmp_path / "p.yaml"
-    Image.new("RGB", (40, 30), "red").save(tmp_path / "support.png")
+    draw(tmp_path / "support.png")
     project.write_text(
         "classes:\n  green: {}\n  red:\n    supports: [{photo: support.png, mask: support.png}]\n  blue: {}\n"
     )

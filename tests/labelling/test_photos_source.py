@@ -11,8 +11,9 @@ from datasets import Image as ImageFeature
 from PIL import Image
 
 from dsvlfs import InputError
-from dsvlfs.labelling import photos_source
-from dsvlfs.labelling.photos_source import DatasetPhotos, FolderPhotos, find_photos, open_photos
+from dsvlfs.labelling import photo_files
+from dsvlfs.labelling.photo_files import find_photos
+from dsvlfs.labelling.photos_source import DatasetPhotos, FolderPhotos, open_photos
 
 
 def encoded(shade: int = 0, kind: str = "PNG") -> bytes:
@@ -113,7 +114,7 @@ def test_photos_in_archives_keep_their_names(tmp_path):
 
 
 def test_an_archive_does_not_fill_the_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(photos_source, "LARGEST_FILE", 1000)
+    monkeypatch.setattr(photo_files, "LARGEST_FILE", 1000)
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("big.png", b"0" * 2000)
     source = open_photos(str(tmp_path / "a.zip"), "train", "image")

@@ -10,7 +10,7 @@ from pathlib import Path
 from ...files import recover_folder, whole_folder
 from ..labelled import LabelledPhoto
 from ..names import shown
-from ..photos_source import is_photo_name
+from ..photo_files import is_photo_name
 
 WRITTEN = ".written"
 """Digests of the files as they were written."""

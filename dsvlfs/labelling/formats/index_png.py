@@ -33,9 +33,12 @@ def write(photos: LabelledPhotos, folder: Path) -> None:
                     str(place): {"class": photos.class_names[region.class_number - 1], **known(region)}
                     for place, region in enumerate(photo.regions(), 1)
                 }
-        names = {0: "background", **dict(enumerate(photos.class_names, 1))}
+        names = dict(enumerate(photos.class_names, 1))
         colours = palette()
-        lines = [f"{name}:{','.join(map(str, colours[number % 256]))}::" for number, name in names.items()]
+        lines = [
+            f"{name}:{','.join(map(str, colours[number % 256]))}::"
+            for number, name in {0: "background", **names}.items()
+        ]
         (out / "classes.json").write_text(json.dumps(names, indent=2) + "\n", encoding="utf-8")
         (out / "labelmap.txt").write_text(
             "# label:color_rgb:parts:actions\n" + "\n".join(lines) + "\n", encoding="utf-8"
