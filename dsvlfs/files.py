@@ -517,6 +517,22 @@ def _explained(path: Path, *, only_full: bool = False) -> Iterator[None]:
         raise write_error(path, error) from error
 
 
+def os_error(error: OSError) -> InputError:
+    """An error that nobody foresaw, in one sentence."""
+    path = Path(os.fsdecode(error.filename)) if error.filename else None
+    if error.errno in _NO_ROOM:
+        return write_error(path or Path("a file"), error)
+    return InputError(f"{path or 'A file'} cannot be used: {_reading_fault(error)}.")
+
+
+def place_of(path: Path) -> Path:
+    """Where a path leads to, to compare it with others; itself where it leads nowhere."""
+    try:
+        return Path(os.path.realpath(path))
+    except (OSError, ValueError):
+        return path
+
+
 def write_error(path: Path, error: OSError) -> WriteError:
     """Why a file or folder could not be written, in one sentence."""
     if error.errno in _NO_ROOM:

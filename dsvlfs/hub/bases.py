@@ -224,8 +224,6 @@ def load_base(model_class: Any, name: str, **options: Any) -> Any:
         model, report = model_class.from_pretrained(
             folder, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
     except Exception as error:  # a damaged config fails in any way
         if _is_readable(folder, model_class):
             raise
