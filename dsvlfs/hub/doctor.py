@@ -12,9 +12,10 @@ import torch
 from packaging.requirements import Requirement
 
 from ..configuration import DSVLFSConfig
-from ..errors import InputError
-from .bases import PINNED_BASES, BaseNotAvailableError, base_damage, cache_folder, find_base
+from ..errors import BaseNotAvailableError, InputError
+from .bases import base_damage, cache_folder, find_base
 from .checkpoint_files import PACKAGED_CHECKPOINTS, TENSORS, read_config, read_tensors
+from .pinned_bases import PINNED_BASES
 
 _ROOM = 2 * 2**30  # bytes that the bases take while they are converted
 
