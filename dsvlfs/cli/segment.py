@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import InputError
+from ..files import place_of
 from . import running
 from .arguments import add_request_arguments, mode_of, supports_of
 
@@ -30,10 +31,13 @@ def run(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ..files import write_image
+    from ..inference.checks import class_name_of, description_of
     from ..inference.photos import load_photo
     from ..inference.pictures import overlay
     from ..labelling.colours import class_map_image
 
+    class_name_of(arguments.class_name)
+    description_of(arguments.description)
     supports = supports_of(arguments)
     mode = mode_of(arguments, supports)
     queries = _find_queries(arguments.query)
@@ -89,7 +93,7 @@ def _find_queries(paths: Sequence[Path]) -> list[Path]:
             if not found:
                 raise InputError(f"The folder {path} holds no photos; give one that does.")
         for file in found:
-            queries.setdefault(file.resolve(), file)
+            queries.setdefault(place_of(file), file)
     return list(queries.values())
 
 
@@ -114,8 +118,8 @@ def _outputs(queries: Sequence[Path], out: Path) -> dict[Path, tuple[Path, Path]
 
 def _check_outputs(outputs: Mapping[Path, tuple[Path, Path]], inputs: Sequence[Path]) -> None:
     """Nobody's input is overwritten."""
-    protected = {file.resolve() for file in inputs}
+    protected = {place_of(file) for file in inputs}
     for query, files in outputs.items():
         for file in files:
-            if file.resolve() in protected:
+            if place_of(file) in protected:
                 raise InputError(f"The results of {query} would overwrite {file}, an input; give another --out.")

@@ -59,7 +59,7 @@ def load_photo_folder(folder: Path, split: str | None = None) -> Dataset:
                 "definition": entry.get("definition") or "",
             }
         )
-    return Dataset.from_list(rows, features=FEATURES)
+    return _dataset(rows, folder)
 
 
 def load_coco(root: Path, split: str) -> Dataset:
@@ -101,7 +101,7 @@ def load_coco(root: Path, split: str) -> Dataset:
                 "definition": "",
             }
         )
-    return Dataset.from_list(rows, features=FEATURES)
+    return _dataset(rows, file)
 
 
 def load_cutouts(folder: Path) -> Dataset:
@@ -133,12 +133,18 @@ def load_cutouts(folder: Path) -> Dataset:
                 "definition": "",
             }
         )
-    return Dataset.from_list(rows, features=FEATURES)
+    return _dataset(rows, folder)
 
 
 def read_coco(file: Path) -> CocoFile:
     """Reads COCO's `instances_*.json`, or says in one sentence what is wrong with it (InputError)."""
     return read_json(file, CocoFile)
+
+
+def _dataset(rows: list[dict], source: Path) -> Dataset:
+    if not rows:
+        raise InputError(f"{source} holds no photo with a mask of the kind that is asked for; add some.")
+    return Dataset.from_list(rows, features=FEATURES)
 
 
 def as_png(mask: np.ndarray) -> dict:
