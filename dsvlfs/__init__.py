@@ -7,8 +7,7 @@ from .registration import introduce
 
 if TYPE_CHECKING:
     from .configuration import DSVLFSConfig
-    from .errors import InputError
-    from .hub.bases import BaseNotAvailableError
+    from .errors import BaseNotAvailableError, InputError
     from .inference.encoded import Query, Support
     from .inference.results import Segmentation
     from .labelling.labeller import LabelClass, Labeller, Sample
@@ -33,7 +32,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
-    "BaseNotAvailableError": "hub.bases",
+    "BaseNotAvailableError": "errors",
     "DSVLFSConfig": "configuration",
     "DSVLFSModel": "modeling",
     "DSVLFSProcessor": "processing",

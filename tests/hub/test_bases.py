@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from transformers import Dinov2Config, Dinov2Model
 
 from dsvlfs import BaseNotAvailableError
-from dsvlfs.hub import bases, digests
+from dsvlfs.hub import bases, digests, pinned_bases
 from dsvlfs.hub.bases import PinnedBase, base_damage, load_base, resolve_base
 from dsvlfs.hub.digests import RECORD, tensor_digest, write_record
 
@@ -301,7 +301,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
     state = Dinov2Model(config).state_dict()
     state.pop("layernorm.weight")
     with pytest.raises(BaseNotAvailableError, match=r"layernorm\.weight"):
-        bases._write_checked(Dinov2Model, config, state, tmp_path)
+        pinned_bases._write_checked(Dinov2Model, config, state, tmp_path)
 
 
 @pytest.mark.parametrize("name", list(bases.PINNED_BASES))
