@@ -28,6 +28,6 @@ def test_a_failed_share_fails_in_both(tmp_path):
     photos, out = draw_folder(tmp_path / "set") / "images", tmp_path / "labels"
     (first, errors), (second, others_errors) = run_two_processes(label_command, photos, out)
     assert (first, second) == (2, 2), (errors, others_errors)
-    assert [line for line in errors.splitlines() if line.startswith("dsvlfs: ")] == ["dsvlfs: No space left on device"]
-    assert "dsvlfs: " not in others_errors
+    assert "dsvlfs: No space left on device" in errors.splitlines()
+    assert "No space" not in others_errors
     assert list(out.glob("masks/*.png"))  # what the other did is kept
