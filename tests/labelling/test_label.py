@@ -1,5 +1,6 @@
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from colour_model import ColourModel
 from datasets import load_dataset
+from forked import run_process, run_two_processes, two_processes
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -20,20 +22,6 @@ from dsvlfs.cli import main
 from dsvlfs.labelling import label
 from dsvlfs.labelling.record import Label
 from dsvlfs.labelling.review import worst_first, write_sheet
-
-# What runs in each process: the command with a stand-in for the model, which takes its time.
-DRIVER = """
-import sys, time
-from test_label import BrightnessModel
-from dsvlfs.labelling import label
-from dsvlfs.cli import main
-class SlowModel(BrightnessModel):
-    def segment(self, *arguments, **options):
-        time.sleep(0.3)
-        return super().segment(*arguments, **options)
-label.DSVLFSModel = SlowModel
-sys.exit(main(sys.argv[1:]))
-"""
 
 
 class BrightnessModel:
@@ -60,6 +48,18 @@ class BrightnessModel:
         type(self).options = options
         probability = np.asarray(image.convert("L"), dtype=np.float32) / 255
         return SimpleNamespace(mask=probability >= threshold, probability=probability)
+
+
+class SlowModel(BrightnessModel):
+    def segment(self, *arguments: object, **options: object) -> SimpleNamespace:
+        time.sleep(0.3)
+        return super().segment(*arguments, **options)
+
+
+def label_slowly(command: list[str]) -> int:
+    """The command with a stand-in that takes its time, for a process of its own."""
+    label.DSVLFSModel = SlowModel
+    return main(command)
 
 
 @pytest.fixture(autouse=True)
@@ -371,21 +371,12 @@ def test_figures_are_in_the_line_and_the_sheet_has_the_worst_first(tmp_path, mon
 
 
 # A disk that fills: a limit on file sizes, in a process each.
-FULL_DISK = """
-import os, resource, signal, sys
-from test_label import BrightnessModel
-from dsvlfs.labelling import label
-from dsvlfs.cli import main
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-label.DSVLFSModel = BrightnessModel
-for limit in sys.argv[1].split(","):
-    if os.fork() == 0:
-        told = os.open(f"{sys.argv[2]}-{limit}.txt", os.O_WRONLY | os.O_CREAT)
-        os.dup2(told, 2)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit),) * 2)
-        os._exit(main([*sys.argv[3:], "--out", f"{sys.argv[2]}-{limit}"]))
-    print(os.waitstatus_to_exitcode(os.wait()[1]))
-"""
+def label_on_a_full_disk(command: list[str], limit: int) -> int:
+    """The command, where no file may grow beyond so many bytes."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    label.DSVLFSModel = BrightnessModel
+    return main(command)
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_made(tmp_path):
@@ -395,17 +386,10 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_made(tmp_path):
     for name in "ab":
         Image.fromarray(noise).save(photos / f"{name}.png")
     given = arguments(photos, out)[:-2]
-    path = os.pathsep.join([str(Path(__file__).parent), str(Path(label.__file__).parents[2])])
-    done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, ",".join(map(str, limits)), out, *given],
-        env={**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert done.stdout.split() == ["2"] * len(limits)
     for limit in limits:
-        told = Path(f"{out}-{limit}.txt").read_text().splitlines()
-        (complaint,) = (line for line in told if line.startswith("dsvlfs: "))
+        status, told = run_process(label_on_a_full_disk, [*given, "--out", f"{out}-{limit}"], limit)
+        assert status == 2
+        (complaint,) = (line for line in told.splitlines() if line.startswith("dsvlfs: "))
         assert "disk is full" in complaint
         folder = Path(f"{out}-{limit}")
         for name in labels(folder):
@@ -431,7 +415,7 @@ def test_a_terminated_run_says_how_to_go_on(photos, tmp_path, model, capsys):
 
 @pytest.mark.parametrize("seed", [3])
 def test_killed_at_random_moments_nothing_is_lost_or_done_twice(tmp_path, seed):
-    path = os.pathsep.join([str(Path(__file__).parent), str(Path(label.__file__).parents[2])])
+    path = os.pathsep.join(map(str, (*Path(__file__).parents[:2], Path(label.__file__).parents[2])))
     done = subprocess.run(
         [sys.executable, Path(__file__).with_name("kill_runs.py"), tmp_path / "kills", "4", str(seed)],
         env={**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"},
@@ -508,21 +492,15 @@ def test_a_data_set_is_sent_to_the_hub(photos, tmp_path, monkeypatch, capsys):
 def test_two_processes_share_the_photos_and_survive_a_kill(tmp_path):
     photos, out = tmp_path / "photos", tmp_path / "out"
     names = [draw(photos / f"{number:02d}.png", bright=number).name for number in range(24)]
-    driver = tmp_path / "driver.py"
-    driver.write_text(DRIVER)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", str(driver)]
-    command = [*launch, *arguments(photos, out)]
-    path = os.pathsep.join(map(str, (*Path(__file__).parents[:2], Path(label.__file__).parents[2])))
-    environment = {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
-    first = subprocess.Popen(command, env=environment, start_new_session=True)
-    while len(list(out.glob("labels-*.jsonl"))) < 2:
-        assert first.poll() is None
-        time.sleep(0.05)
-    os.killpg(first.pid, signal.SIGKILL)
-    first.wait()
+    command = arguments(photos, out)
+    with two_processes(label_slowly, command) as running:
+        while len(list(out.glob("labels-*.jsonl"))) < 2:
+            assert all(process.is_alive() for process in running)
+            time.sleep(0.05)
     before = {name: (out / "masks" / name).stat().st_mtime_ns for name in labels(out)}
     assert 2 <= len(before) < 24
-    subprocess.run(command, env=environment, check=True)
+    ended = run_two_processes(label_slowly, command)
+    assert [status for status, _ in ended] == [0, 0], ended
     assert labels(out) == dict.fromkeys(names, 1)
     assert all((out / f"labels-{process}.jsonl").is_file() for process in (0, 1))
     assert all((out / "masks" / name).stat().st_mtime_ns == changed for name, changed in before.items())
