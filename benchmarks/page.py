@@ -28,12 +28,16 @@ CHROMIUM_FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run
 
 
 @contextmanager
-def served() -> Iterator[tuple[str, int]]:
-    """Serves the page in a process of its own; gives its address and process id."""
+def served(**settings: str) -> Iterator[tuple[str, int]]:
+    """Serves the page in a process of its own; gives its address and process id.
+
+    Args:
+        settings: environment variables.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    environment = {**os.environ, "GRADIO_SERVER_PORT": str(port), "GRADIO_ANALYTICS_ENABLED": "False"}
+    environment = {**os.environ, "GRADIO_SERVER_PORT": str(port), **settings}
     server = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
     try:
         while True:

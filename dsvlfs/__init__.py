@@ -7,10 +7,9 @@ from .registration import introduce
 
 if TYPE_CHECKING:
     from .configuration import DSVLFSConfig
-    from .errors import InputError
-    from .hub.bases import BaseNotAvailableError
+    from .errors import BaseNotAvailableError, InputError
     from .inference.encoded import Query, Support
-    from .inference.results import Segmentation
+    from .inference.results import Prediction, Segmentation
     from .labelling.labeller import LabelClass, Labeller, Sample
     from .labelling.labels import PhotoLabels
     from .modeling import DSVLFSModel
@@ -25,6 +24,7 @@ __all__ = [
     "LabelClass",
     "Labeller",
     "PhotoLabels",
+    "Prediction",
     "Query",
     "Sample",
     "Segmentation",
@@ -33,7 +33,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
-    "BaseNotAvailableError": "hub.bases",
+    "BaseNotAvailableError": "errors",
     "DSVLFSConfig": "configuration",
     "DSVLFSModel": "modeling",
     "DSVLFSProcessor": "processing",
@@ -41,6 +41,7 @@ _HOMES = {
     "LabelClass": "labelling.labeller",
     "Labeller": "labelling.labeller",
     "PhotoLabels": "labelling.labels",
+    "Prediction": "inference.results",
     "Query": "inference.encoded",
     "Sample": "labelling.labeller",
     "Segmentation": "inference.results",

@@ -27,6 +27,17 @@ class DiskFullError(WriteError):
     """There is no room for a file; others will not fit either."""
 
 
+class BaseNotAvailableError(OSError):
+    """A frozen base could be had from nowhere, or is damaged; the message names it and the ways to get it.
+
+    Args:
+        message: as of `InputError`.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
+
+
 def one_line(text: str, longest: int = LONGEST) -> str:
     """A text on one printable line. One that is too long loses its middle: its end says what to do."""
     text = " ".join(text.split())

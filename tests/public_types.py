@@ -6,11 +6,24 @@ from typing import assert_type
 import numpy as np
 from PIL import Image
 
-from dsvlfs import BaseNotAvailableError, DSVLFSConfig, DSVLFSModel, InputError, Query, Segmentation, Support
+from dsvlfs import (
+    BaseNotAvailableError,
+    DSVLFSConfig,
+    DSVLFSModel,
+    InputError,
+    LabelClass,
+    Labeller,
+    PhotoLabels,
+    Prediction,
+    Query,
+    Sample,
+    Segmentation,
+    Support,
+)
 
 
 def every_name(photo: Image.Image, array: np.ndarray, path: Path) -> None:
-    """Each use of the README and of docs/segment.md."""
+    """Each use of the README, of docs/segment.md and of docs/label.md."""
     model = DSVLFSModel.from_pretrained("dsvlfs-tiny")
     assert_type(model, DSVLFSModel)
     assert_type(model.config, DSVLFSConfig)
@@ -26,7 +39,11 @@ def every_name(photo: Image.Image, array: np.ndarray, path: Path) -> None:
     assert_type(result.mask, np.ndarray)
     assert_type(result.presence, float | None)
     found = model.predict(path, "red fox", support=support, modes=["both", "semantic"], aggregation="votes")
+    assert_type(found["both"], Prediction)
     assert_type(found["both"].segmentation(0.4), Segmentation)
+    labeller = Labeller(model).fit([Sample(photo, array, "red fox")], [LabelClass("wolf")])
+    assert_type([labels.mask("red fox") for labels in labeller.predict([path, photo])], list[np.ndarray])
+    assert_type(labeller.label(path), PhotoLabels)
     assert_type(DSVLFSConfig.paper(), DSVLFSConfig)
     model.segment(path, "red fox", mode="all")  # type: ignore[call-overload]  # no such mode
     model.segment(path, "red fox", suport=support)  # type: ignore[call-overload]  # no such keyword

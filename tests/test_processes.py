@@ -11,11 +11,10 @@ import pytest
 from accelerate import PartialState
 from drawn_sets import draw_folder
 from forked import run_two_processes
-from stand_ins import BrightnessModel, ContrastSegmenter
+from stand_ins import ContrastSegmenter
 
 from dsvlfs import cli
 from dsvlfs.errors import InputError
-from dsvlfs.labelling import label
 from dsvlfs.measuring import result_table
 from dsvlfs.processes import PATIENCE, SharedError, all_processes, failing_together, gather, join_processes
 
@@ -30,21 +29,14 @@ def evaluate_command(scenario: str, root: Path, out: Path) -> int:
         time.sleep(3)  # the second process has long been done
         return "done"
 
+    def full(file: Path, content: dict) -> None:
+        raise OSError("No space left on device")
+
     cli.running.load_model, result_table.result_table = load, leaving_late
+    if scenario == "one cannot write":
+        cli.evaluate.write_json = full
     command = ["evaluate", "--set", "folder", "--root", root, "--seeds", 1, "--limit", 4, "--out", out]
     return cli.main([*map(str, command)])
-
-
-def label_command(photos: Path, out: Path) -> int:
-    add = label.LabelFolder.add
-
-    def on_a_full_disk(folder: label.LabelFolder, process: int, *arguments: object) -> None:
-        if process == 1:
-            raise OSError("No space left on device")
-        add(folder, process, *arguments)
-
-    label.DSVLFSModel, label.LabelFolder.add = BrightnessModel, on_a_full_disk
-    return cli.main(["label", "--class-name", "fox", "--photos", str(photos), "--out", str(out)])
 
 
 def complaints(errors: str) -> list[str]:
@@ -65,11 +57,9 @@ def test_nobody_leaves_before_the_last_one_is_done(folder, tmp_path):
 
 @pytest.mark.parametrize(
     ("scenario", "sentence"),
-    [("one has no model", "There is no model here."), ("one cannot write", "result.json.part")],
+    [("one has no model", "There is no model here."), ("one cannot write", "No space left on device")],
 )
 def test_what_fails_in_one_process_fails_in_both(folder, tmp_path, scenario, sentence):
-    if scenario == "one cannot write":
-        (tmp_path / "result.json.part").mkdir()
     (first, errors), (second, others_errors) = run_two_processes(
         evaluate_command, scenario, folder, tmp_path / "result.json"
     )
@@ -77,13 +67,6 @@ def test_what_fails_in_one_process_fails_in_both(folder, tmp_path, scenario, sen
     (complaint,) = complaints(errors)
     assert sentence in complaint
     assert complaints(others_errors) == []
-
-
-def test_a_failed_share_of_labels_fails_in_both(folder, tmp_path):
-    (first, errors), (second, others_errors) = run_two_processes(label_command, folder / "images", tmp_path / "labels")
-    assert (first, second) == (2, 2), (errors, others_errors)
-    assert complaints(errors) == ["dsvlfs: No space left on device"]
-    assert (tmp_path / "labels" / "labels-0.jsonl").is_file()  # what the other did is kept
 
 
 def test_one_process_alone_needs_no_others():

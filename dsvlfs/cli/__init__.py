@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from collections.abc import Sequence
 
 from .. import __version__
@@ -22,6 +23,7 @@ from . import (
     convert,
     demo,
     describe,
+    doctor,
     episodes,
     evaluate,
     fit_names,
@@ -46,6 +48,7 @@ COMMANDS = (
     card,
     info,
     bases,
+    doctor,
     convert,
 )
 """Modules with `add(commands)`, in the order in which `--help` lists them."""
@@ -53,6 +56,9 @@ COMMANDS = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal that cannot show a name shows its codes
+            stream.reconfigure(errors="backslashreplace")
     arguments = build_parser().parse_args(argv)
     # Wherever it is installed, it misses a kernel for 4 bits on a CPU, which it would fetch from the hub.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

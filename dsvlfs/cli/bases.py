@@ -18,7 +18,8 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command and returns its exit status."""
-    from ..hub.bases import PINNED_BASES, resolve_base
+    from ..hub.bases import resolve_base
+    from ..hub.pinned_bases import PINNED_BASES
 
     for name in PINNED_BASES:
         print(f"{name}: {resolve_base(name)}", flush=True)

@@ -33,9 +33,8 @@ def _named_file(text: str) -> tuple[str, Path]:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command and returns its exit status."""
-    results = {name: read_json(file, ("miou", "fb_iou")) for name, file in arguments.results}
+    from ..hub.model_card import Figures, write_results
 
-    from ..hub.model_card import write_results
-
+    results = {name: read_json(file, Figures) for name, file in arguments.results}
     write_results(arguments.card, arguments.model_name, results)
     return 0

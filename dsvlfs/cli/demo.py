@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from ..errors import InputError
 from . import running
 
 
@@ -19,7 +20,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--host", metavar="ADDRESS", help="to be reached at; 0.0.0.0 from other machines too (default: 127.0.0.1)"
     )
-    parser.add_argument("--port", type=int, metavar="N", help="(default: 7860, or the next that is free)")
+    parser.add_argument("--port", type=_port, metavar="N", help="(default: 7860, or the next that is free)")
     parser.add_argument(
         "--share", action="store_true", help="also give it an address on the internet, through Gradio's servers"
     )
@@ -31,5 +32,17 @@ def run(arguments: argparse.Namespace) -> int:
     from ..page.layout import serve
 
     # None leaves a choice to Gradio's environment variables.
-    serve(server_name=arguments.host, server_port=arguments.port, share=arguments.share or None)
+    try:
+        serve(server_name=arguments.host, server_port=arguments.port, share=arguments.share or None)
+    except OSError as error:
+        if "empty port" not in str(error):
+            raise
+        raise InputError("Another program listens at that port; give another --port.") from error
     return 0
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 65535:
+        raise argparse.ArgumentTypeError(f"{text} is not between 1 and 65535")
+    return value

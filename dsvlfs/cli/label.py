@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from ..files import place_of
 from ..labelling.formats import ALWAYS, FORMATS
 from . import running
 from .arguments import add_request_arguments, mode_of, supports_of
@@ -73,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..labelling.label import Request, label_photos
     from ..labelling.photos_source import open_photos
 
-    if arguments.out.resolve().is_relative_to(Path(arguments.photos).resolve()):
+    if place_of(arguments.out).is_relative_to(place_of(Path(arguments.photos))):
         raise InputError(f"The results in {arguments.out} would be taken for photos to label; give an --out elsewhere.")
     classes = _classes(arguments)
     files = [file for entry in classes for support in entry.supports for file in support.files]
@@ -89,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     running.make_folder(arguments.out)
     running.quieten()
-    place = str(Path(arguments.photos).resolve()) if Path(arguments.photos).exists() else arguments.photos
+    place = str(place_of(Path(arguments.photos))) if Path(arguments.photos).exists() else arguments.photos
     summary = label_photos(photos, place, request, arguments.out, redo=arguments.redo, to=arguments.formats)
     if running.is_first_process():
         print(f"{summary}. Results in {arguments.out}.")

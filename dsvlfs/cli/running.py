@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from ..files import os_error
 
 if TYPE_CHECKING:
     from ..modeling import DSVLFSModel
@@ -80,11 +81,16 @@ def load_model(name: str) -> DSVLFSModel:
 def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
+    except ValueError:  # a NUL, or half a surrogate pair
+        raise InputError(f"The path {folder} holds a character that no path can; give another --out.") from None
     except OSError as error:
         raise InputError(f"The folder {folder} cannot be made ({error.strerror}); give another --out.") from error
 
 
 def complain(error: Exception | str) -> None:
+    """Says on standard error what is wrong, in one sentence."""
+    if isinstance(error, OSError) and error.errno is not None:
+        error = os_error(error)
     if is_first_process():
         print(f"dsvlfs: {error}", file=sys.stderr)
 

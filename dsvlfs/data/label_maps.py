@@ -11,7 +11,7 @@ from ..errors import InputError
 from ..files import PHOTO_SUFFIXES, read_json
 from ..inference.photos import open_image
 from .index_cache import Split, cached_index, file_state, layout_error
-from .photos import FEATURES, as_png
+from .photos import FEATURES, as_png, rows_of
 from .schemas import ClassNames
 
 IGNORED = 255
@@ -32,7 +32,7 @@ def load_label_maps(root: Path, *, smallest_share: float = 0.01) -> Dataset:
         InputError: the folder is not laid out as `LABELS_TREE`, or a label map is damaged.
     """
     rows = [{name: row[name] for name in FEATURES} for row in label_map_rows(root, smallest_share)]
-    return Dataset.from_list(rows, features=FEATURES)
+    return rows_of(rows, root)
 
 
 def labels_index(root: Path, _: Split) -> Dataset:

@@ -59,7 +59,7 @@ def load_photo_folder(folder: Path, split: str | None = None) -> Dataset:
                 "definition": entry.get("definition") or "",
             }
         )
-    return Dataset.from_list(rows, features=FEATURES)
+    return rows_of(rows, folder)
 
 
 def load_coco(root: Path, split: str) -> Dataset:
@@ -101,7 +101,7 @@ def load_coco(root: Path, split: str) -> Dataset:
                 "definition": "",
             }
         )
-    return Dataset.from_list(rows, features=FEATURES)
+    return rows_of(rows, file)
 
 
 def load_cutouts(folder: Path) -> Dataset:
@@ -133,12 +133,19 @@ def load_cutouts(folder: Path) -> Dataset:
                 "definition": "",
             }
         )
-    return Dataset.from_list(rows, features=FEATURES)
+    return rows_of(rows, folder)
 
 
 def read_coco(file: Path) -> CocoFile:
     """Reads COCO's `instances_*.json`, or says in one sentence what is wrong with it (InputError)."""
     return read_json(file, CocoFile)
+
+
+def rows_of(rows: list[dict], source: Path) -> Dataset:
+    """Rows of `FEATURES`, of which there must be one: InputError says that `source` holds none."""
+    if not rows:
+        raise InputError(f"{source} holds no photo with a mask of the kind that is asked for; add some.")
+    return Dataset.from_list(rows, features=FEATURES)
 
 
 def as_png(mask: np.ndarray) -> dict:

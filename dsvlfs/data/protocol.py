@@ -106,7 +106,7 @@ def sample_episodes(
     for class_name, photo_id in zip(rows["class_name"][:], rows["photo_id"][:]):
         photos_of_class.setdefault(class_name, []).append(photo_id)
     photos_of_class = {name: sorted(set(photos)) for name, photos in sorted(photos_of_class.items())}
-    groups = copies or {photo: photo for photos in photos_of_class.values() for photo in photos}
+    groups: Mapping[str, object] = copies or {photo: photo for photos in photos_of_class.values() for photo in photos}
     photos_of_class = {
         name: photos
         for name, photos in photos_of_class.items()

@@ -40,14 +40,14 @@ def write_record(folder: Path) -> None:
 
 def find_damage(folder: Path, *, fully: bool = False) -> str | None:
     """What has changed in a folder since its record was written, in a few words; None where nothing has, or where there
-    is no record.
+    is no record. Of the Hugging Face cache's folders, whose files lie under their digests, a full check reads those.
 
     Args:
         folder: of the weights.
         fully: read every file, however it looks.
     """
     if not (folder / RECORD).exists():
-        return None
+        return _hub_damage(folder) if fully else None
     try:
         record = read_json(folder / RECORD, _Record)
     except InputError:
@@ -87,6 +87,21 @@ def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _hub_damage(folder: Path) -> str | None:
+    for file in sorted(folder.rglob("*")):
+        blob = file.resolve()
+        if not file.is_file() or blob.parent.name != "blobs":
+            continue
+        if len(blob.name) == 64:
+            digest = file_digest(blob)
+        else:  # git's, of a small file
+            content = blob.read_bytes()
+            digest = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+        if digest != blob.name:
+            return f"{file.name} has another content"
+    return None
 
 
 def _state(file: Path) -> _File:

@@ -6,8 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from pydantic import ConfigDict, FiniteFloat, with_config
+from typing_extensions import TypedDict
 
 from ..configuration import DSVLFSConfig
+from ..files import write_text
+
+
+@with_config(ConfigDict(extra="allow"))
+class Figures(TypedDict):
+    """Of a result of `dsvlfs.measuring.evaluation.evaluate`, what a card shows: percent."""
+
+    miou: FiniteFloat
+    fb_iou: FiniteFloat
+
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -67,4 +79,4 @@ def write_results(file: Path, model_name: str, results: Mapping[str, Mapping[str
         for data_name, result in results.items()
         for key, name in (("miou", "mIoU (%)"), ("fb_iou", "FB-IoU (%)"))
     ]
-    card.save(file)
+    write_text(file, str(card))

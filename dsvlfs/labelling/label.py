@@ -259,7 +259,11 @@ def _label_share(photos: Photos, request: Request, record: Record, device: Any, 
                     continue
                 bar.update()
                 if claimed:
-                    _label_one(photos, index, stems[name], labeller, record, summary)
+                    try:
+                        _label_one(photos, index, stems[name], labeller, record, summary)
+                    except BaseException:  # the other processes come to the next exchange, and are told there
+                        record.let_go()
+                        raise
             todo = busy
             if todo:
                 if not waits and is_shown:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from ..errors import InputError
 from ..files import checked, read_text
+from ..inference.checks import class_name_of, description_of
 from .annotations import annotated_classes
 from .photo_files import find_photos
 from .supports import AtPoints, InBox, Mark, MaskFile, SupportPhoto
@@ -40,6 +41,11 @@ class ProjectClass:
     description: str | None = None
     threshold: float | None = None
     min_presence: float | None = None
+
+    def __post_init__(self) -> None:
+        """The name and the description on one line. Raises InputError where one cannot be used."""
+        object.__setattr__(self, "name", class_name_of(self.name))
+        object.__setattr__(self, "description", description_of(self.description) or None)
 
     def settings(self) -> dict[str, Any]:
         """What two runs must share to write into one folder; examples count by their content."""

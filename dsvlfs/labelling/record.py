@@ -208,6 +208,11 @@ class Record:
         with self._lock:
             self._note(None)
 
+    def let_go(self) -> None:
+        """Lets the other runs have the photo that this one is at."""
+        with self._lock, suppress(OSError):  # of a full disk's, an empty claim says the same
+            self._note(None)
+
     def _note(self, photo: str | None) -> None:
         self._claim_file(self._run).write_text(json.dumps([photo, self._failed]))
 

@@ -17,11 +17,14 @@ from gradio.block_function import BlockFunction
 from gradio.blocks import Block
 
 from .. import BaseNotAvailableError, InputError
+from .sessions import Sessions
 from .store import Store
 from .turns import VISITOR, BusyError, Visitor
 from .uploads import EXPIRED, shorten
 
 OWN_FAULT = "The page could not do this, by a fault of its own; try again, or with other photos."
+MAX_SESSIONS = 100  # whose photos and results are kept; five supports and twelve results are some 30 MiB
+PAUSE = 1.0  # seconds before who asks too much is told so, lest they ask again at once
 
 
 class Page(gr.Blocks):
@@ -34,7 +37,7 @@ class Page(gr.Blocks):
     """
 
     def __init__(self, *, store: Store, quick: Callable[[], AbstractContextManager[None]], **options: Any) -> None:
-        self._store, self._quick = store, quick
+        self._store, self._quick, self._sessions = store, quick, Sessions(MAX_SESSIONS)
         super().__init__(**options)
 
     async def process_api(
@@ -50,15 +53,18 @@ class Page(gr.Blocks):
         """As gradio's, but what is raised is a `gr.Error` for who asked."""
         block_fn = self.fns[block_fn] if isinstance(block_fn, int) else block_fn
         client = getattr(request, "client", None)
-        VISITOR.set(Visitor(client.host if client else "", session_hash or ""))
+        visitor = Visitor(client.host if client else "", session_hash or "")
+        VISITOR.set(visitor)
         try:
             files = [] if iterator else [path for value in inputs for path in _paths(value)]
-            with self._store.in_use(files), ExitStack() as stack:
+            with self._store.in_use(files), self._sessions.using(self.state_holder, visitor), ExitStack() as stack:
                 if not block_fn.queue:
                     await anyio.to_thread.run_sync(stack.enter_context, self._quick(), limiter=self.limiter)
                 return await super().process_api(block_fn, inputs, state, request, iterator, session_hash, **options)
         except Exception as error:
             sentence = _sentence(error)
+            if isinstance(error.__cause__ or error, BusyError):
+                await anyio.sleep(PAUSE)
             if block_fn.api_visibility == "private":  # for a person: the page takes markup for its own
                 sentence = html.escape(sentence, quote=False)
             raise gr.Error(sentence, duration=None, print_exception=False) from error

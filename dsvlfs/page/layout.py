@@ -87,6 +87,7 @@ THEME = gr.themes.Default(primary_hue="blue").set(
 def build_page() -> gr.Blocks:
     """Lays out the page; nothing asks for the model until it is opened."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # gradio would tell its makers of each start
+    os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000")  # and sum all requests up after each
     store = page_store()  # before the first component, which asks where files go
     (start,) = events.first_drafts()
     with Page(store=store, quick=quick_turn, title="DSV-LFS: few-shot segmentation") as page:
@@ -318,12 +319,12 @@ def launch(**options: Any) -> None:
         allowed_paths=[str(store.work)],
         app_kwargs={"middleware": [Middleware(Bounds, store=store)], "lifespan": sweeping(store)},
         css=CSS,
+        enable_monitoring=False,
         footer_links=["api"],
         max_file_size=MAX_BYTES,
         max_threads=MAX_THREADS,
         run_history=False,
         ssr_mode=False,  # a proxy in front would take uploads past `Bounds`
-        state_session_capacity=200,
         theme=THEME,
         js=NAME_PARTS,
         **options,

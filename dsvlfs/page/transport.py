@@ -8,6 +8,7 @@ from collections import Counter
 from typing import Any
 
 import anyio
+from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -79,6 +80,8 @@ class _Bounded:
         except _RefusedError as error:
             if not self.has_answered:
                 await PlainTextResponse(str(error), error.status)(self.scope, receive, send)
+        except ClientDisconnect:  # in the middle of what was sent; the store removes it
+            return
         except OSError:
             if self.has_answered or not self.is_upload:
                 raise

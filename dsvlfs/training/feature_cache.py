@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ConfigDict, with_config
 from safetensors import safe_open
 from torch import Tensor
 from tqdm import tqdm
@@ -34,10 +35,8 @@ _OF_THE_FEATURES = (
 )
 
 
+@with_config(ConfigDict(extra="allow"))
 class _Settings(TypedDict):
-    scenes: dict[str, int]
-    scene_photos: int
-    seed: int
     model: dict[str, Any]
 
 
@@ -112,7 +111,7 @@ class FeatureCache:
             write_text(file, json.dumps(settings, indent=2, sort_keys=True) + "\n")
             return
         own: dict[str, Any] = {**read_json(file, _Settings)}
-        same = all(_same(own[name], value) for name, value in settings.items() if name != "model")
+        same = all(_same(own.get(name), value) for name, value in settings.items() if name != "model")
         if not same or not _has_features(own["model"], settings["model"]):
             raise InputError(f"The feature cache {self.folder} was built with other settings; give another folder.")
 

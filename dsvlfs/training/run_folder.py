@@ -41,7 +41,7 @@ class Progress:
     figures: dict[str, list[float]] = field(default_factory=dict)
 
 
-class _Saved(TypedDict):
+class _Saved(TypedDict, total=False):
     """A `Progress` in a file."""
 
     step: int

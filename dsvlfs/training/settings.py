@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import yaml
+from typing_extensions import TypedDict
 
 from ..errors import InputError
+from ..files import checked, read_text
 from .scenes import SceneComposer
 
 PACKS = "packs"
@@ -197,8 +199,10 @@ def load_config(file: Path, *, fold: int | None = None) -> TrainingConfig:
         InputError: it cannot be read, or a setting cannot be.
     """
     try:
-        settings = yaml.safe_load(file.read_text()) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        settings = yaml.safe_load(read_text(file)) or {}
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # nested without end, a number of thousands of digits
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"The settings {file} cannot be read ({error}); give a YAML file.") from error
     if not isinstance(settings, dict):
         raise InputError(f"The settings {file} are no mapping; write one 'name: value' a line.")
@@ -216,4 +220,12 @@ def from_settings(settings: dict[str, Any], file: Path) -> TrainingConfig:
         raise InputError(f"{file} names settings that there are not: {', '.join(unknown)}.")
     if isinstance(settings.get("betas"), list):
         settings = settings | {"betas": tuple(settings["betas"])}
-    return TrainingConfig(**settings)
+    try:
+        config = TrainingConfig(**settings)
+    except TypeError as error:
+        raise InputError(f"{file} has a setting of a wrong type ({error}); correct it.") from error
+    checked({entry.name: getattr(config, entry.name) for entry in fields(config)}, _SCHEMA, str(file))
+    return config
+
+
+_SCHEMA = TypedDict("_SCHEMA", get_type_hints(TrainingConfig))

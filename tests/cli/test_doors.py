@@ -2,6 +2,7 @@
 wrong. What they call has tests of its own."""
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -38,8 +39,23 @@ def test_demo_serves_the_page_where_asked(monkeypatch, given, expected):
     assert served == [dict(zip(("server_name", "server_port", "share"), expected))]
 
 
+def test_a_port_that_is_taken_is_said(monkeypatch, capsys):
+    monkeypatch.setattr(layout, "end_well", lambda store: None)  # the tests' process ends as it did
+    monkeypatch.setattr(layout.events, "first_results", lambda: None)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        assert main(["demo", "--host", "127.0.0.1", "--port", port]) == 2
+    assert "give another --port" in sentence(capsys)
+    with pytest.raises(SystemExit):
+        main(["demo", "--port", "70000"])
+    assert "not between 1 and 65535" in capsys.readouterr().err
+
+
 def test_the_page_is_served_with_an_example_segmented(monkeypatch):
     done = []
+    monkeypatch.setattr(layout, "end_well", lambda store: None)
     monkeypatch.setattr(layout.events, "first_results", lambda: done.append("segmented"))
     monkeypatch.setattr(layout, "launch", lambda **options: done.append(options))
     layout.serve(server_port=1)

@@ -18,9 +18,10 @@ from safetensors.torch import load_file, save_file
 from transformers import Dinov2Config, Dinov2Model
 
 from dsvlfs import BaseNotAvailableError
-from dsvlfs.hub import bases, digests
-from dsvlfs.hub.bases import PinnedBase, base_damage, load_base, resolve_base
+from dsvlfs.hub import bases, digests, pinned_bases
+from dsvlfs.hub.bases import base_damage, load_base, resolve_base
 from dsvlfs.hub.digests import RECORD, tensor_digest, write_record
+from dsvlfs.hub.pinned_bases import PinnedBase
 
 WEIGHTS = {"a": torch.ones(2, 3)}
 
@@ -270,9 +271,10 @@ def test_what_is_no_damage_is_raised_as_it_is(tmp_path, monkeypatch):
     def fail(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(Dinov2Model, "from_pretrained", fail)
-    with pytest.raises(torch.OutOfMemoryError):
-        load_base(Dinov2Model, str(tmp_path))
+    with monkeypatch.context() as patched:
+        patched.setattr(Dinov2Model, "from_pretrained", fail)
+        with pytest.raises(torch.OutOfMemoryError):
+            load_base(Dinov2Model, str(tmp_path))
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(BaseNotAvailableError, match="damaged"):
         load_base(Dinov2Model, str(tmp_path))
@@ -301,7 +303,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
     state = Dinov2Model(config).state_dict()
     state.pop("layernorm.weight")
     with pytest.raises(BaseNotAvailableError, match=r"layernorm\.weight"):
-        bases._write_checked(Dinov2Model, config, state, tmp_path)
+        pinned_bases._write_checked(Dinov2Model, config, state, tmp_path)
 
 
 @pytest.mark.parametrize("name", list(bases.PINNED_BASES))

@@ -5,8 +5,9 @@ import pytest
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
+from transformers import AutoConfig, AutoProcessor
 
-from dsvlfs import DSVLFSModel
+from dsvlfs import DSVLFSModel, DSVLFSProcessor
 from dsvlfs.hub.checkpoint_files import PACKAGED_CHECKPOINTS
 from dsvlfs.page.examples import EXAMPLES, Example
 
@@ -56,3 +57,8 @@ def test_the_half_precision_file_loads_to_the_same_tensors_again(model, tmp_path
     again, packaged = (load_file(file) for file in (tmp_path / "model.safetensors", FILE))
     assert again.keys() == packaged.keys()
     assert all(again[name].equal(packaged[name]) and again[name].dtype == packaged[name].dtype for name in again)
+
+
+def test_it_says_which_classes_it_is_of():
+    assert type(AutoProcessor.from_pretrained(FILE.parent)) is DSVLFSProcessor
+    assert AutoConfig.from_pretrained(FILE.parent).architectures == ["DSVLFSModel"]
