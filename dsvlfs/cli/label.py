@@ -47,6 +47,11 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--image-column", default="image", metavar="COLUMN", help="of the data set (default: image)")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the results")
     parser.add_argument(
+        "--instances",
+        action="store_true",
+        help="tell the objects of a class apart; takes five times as long, for each photo is also looked at closer",
+    )
+    parser.add_argument(
         "--formats",
         nargs="+",
         default=[],
@@ -81,6 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
         min_presence=arguments.min_presence,
         aggregation=arguments.aggregation,
         model=arguments.model,
+        instances=arguments.instances,
     )
     running.make_folder(arguments.out)
     running.quieten()

@@ -54,6 +54,7 @@ class Request:
         min_presence: where the presence is lower, the mask is left empty; None takes the model's.
         aggregation: how several examples become one mask; None takes the model's.
         model: the checkpoint's name.
+        instances: tell the objects of a class apart.
     """
 
     classes: Sequence[ProjectClass]
@@ -62,6 +63,7 @@ class Request:
     min_presence: float | None = None
     aggregation: Aggregation | None = None
     model: str = "dsvlfs-tiny"
+    instances: bool = False
 
     def settings(self) -> dict[str, Any]:
         """What two runs must share to write into one folder."""
@@ -288,6 +290,7 @@ def _fitted(request: Request, device: Any) -> Labeller:
         threshold=request.threshold,
         min_presence=request.min_presence,
         aggregation=request.aggregation,
+        instances=request.instances,
     )
     return labeller.fit(samples, classes)
 

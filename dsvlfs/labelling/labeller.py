@@ -1,22 +1,25 @@
 """Labels photos with any number of classes at once: each photo is encoded once, and asked for every class."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
 
 from ..errors import InputError
-from ..inference.calibration import expected_iou
 from ..inference.checks import Mode
 from ..inference.encoded import Query, Support
 from ..inference.photos import Photo, load_photo
 from ..inference.results import Prediction, Segmentation
 from ..parts.aggregation import Aggregation
-from .labels import Figures, PhotoLabels
+from .closer import CloserPrediction, views_of
+from .labels import PhotoLabels
+from .settling import AnyPrediction, Cut, figures_of, objects_in, settle
 
 MOST_CLASSES = 2**16 - 1  # of a map's 16 bits
+GLANCE = 448
+"""Pixels of the longer side at which it is seen whether a class is in a photo at all."""
 
 
 class Model(Protocol):
@@ -77,6 +80,8 @@ class Labeller:
         mode: which prompts the mask decoder is given; None takes both for a class with samples, and the name alone for
             one without.
         threshold, min_presence, aggregation: as `DSVLFSModel.segment` takes them.
+        instances: tell the objects of a class apart (`dsvlfs.labelling.instances`). For that a photo in which there is
+            any class is looked at closer, in four more views, each encoded once for all classes.
     """
 
     def __init__(
@@ -87,8 +92,10 @@ class Labeller:
         threshold: float = 0.5,
         min_presence: float | None = None,
         aggregation: Aggregation | None = None,
+        instances: bool = False,
     ) -> None:
         self._model = model
+        self._instances = instances
         self._mode = mode
         self._threshold = threshold
         self._min_presence = min_presence
@@ -165,18 +172,53 @@ class Labeller:
             raise InputError("The labeller knows no class; give it samples with fit().")
         image = load_photo(photo)
         class_map = np.zeros((image.height, image.width), np.uint8 if len(self._classes) < 256 else np.uint16)
-        if len(self._classes) == 1:
+        if len(self._classes) == 1 and not self._instances:
             (found,) = (self._model.segment(image, name, **options) for name, options in self._requests())
             class_map[found.mask] = 1
-            return PhotoLabels(image, self.class_names, class_map, (_figures(found, found.mask),))
-        query = self._model.encode_query(image)
+            return PhotoLabels(image, self.class_names, class_map, (figures_of(found, found.mask),))
+        predictions = self._ask(image, range(len(self._classes)))
+        if self._instances:
+            predictions = self._look_closer(image, predictions)
+        cuts = [
+            Cut(threshold=options["threshold"], min_presence=options["min_presence"]) for _, options in self._requests()
+        ]
+        asked = list(zip(predictions, cuts))
+        figures = settle(asked, class_map)
+        if not self._instances:
+            return PhotoLabels(image, self.class_names, class_map, figures)
+        objects, object_map = objects_in(asked, figures, class_map)
+        class_map[object_map == 0] = 0
+        shares = 100 * np.bincount(class_map.ravel(), minlength=len(cuts) + 1)[1:] / class_map.size
+        figures = tuple(replace(entry, area_percent=float(share)) for entry, share in zip(figures, shares))
+        return PhotoLabels(image, self.class_names, class_map, figures, objects, object_map)
+
+    def _ask(self, image: Image.Image, places: Iterable[int]) -> list[Prediction]:
+        """What the model says of some classes in a photo, which is encoded once."""
+        query, requests = self._model.encode_query(image), list(self._requests())
         predictions = []
-        for name, options in self._requests():
-            cut = {"threshold": options.pop("threshold"), "min_presence": options.pop("min_presence")}
-            mode = options.pop("mode")
-            predictions.append((self._model.predict(query, name, modes=[mode], **options)[mode], cut))
-        figures = _settle(predictions, class_map)
-        return PhotoLabels(image, self.class_names, class_map, figures)
+        for place in places:
+            name, options = requests[place]
+            mode = options["mode"]
+            kept = {key: options[key] for key in ("support", "description", "aggregation")}
+            predictions.append(self._model.predict(query, name, modes=[mode], **kept)[mode])
+        return predictions
+
+    def _look_closer(self, image: Image.Image, predictions: Sequence[Prediction]) -> list[AnyPrediction]:
+        """The predictions, those of classes that are there at all with closer looks."""
+        scale = min(1.0, GLANCE / max(image.size))
+        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        there = [
+            place
+            for place, (prediction, (_, options)) in enumerate(zip(predictions, self._requests()))
+            if not prediction.segmentation(0.5, size, min_presence=options["min_presence"]).is_emptied
+        ]
+        looked: list[AnyPrediction] = list(predictions)
+        if there:
+            views = views_of(*image.size)
+            closer = list(zip(*(self._ask(image.crop(view), there) for view in views)))
+            for place, found in zip(there, closer):
+                looked[place] = CloserPrediction(predictions[place], views, found)
+        return looked
 
     def _requests(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Each class's name, and what the model is asked it with."""
@@ -192,50 +234,3 @@ class Labeller:
                     "aggregation": self._aggregation,
                 },
             )
-
-
-def _settle(predictions: Sequence[tuple[Prediction, dict[str, Any]]], class_map: np.ndarray) -> tuple[Figures, ...]:
-    """Gives each pixel to the class that is surest of it.
-
-    Args:
-        predictions: of each class, and the threshold and least presence of its mask.
-        class_map: (height, width) of nought, to be filled.
-
-    Returns:
-        The figures of each class's mask, as it is in the map.
-    """
-    surest = np.zeros(class_map.shape, dtype=np.float32)
-    claimed, figures = [], []
-    for number, (prediction, cut) in enumerate(predictions, 1):  # one by one: a large photo's maps take much memory
-        found = prediction.segmentation(**cut)
-        certain = _certain(prediction, found)
-        wins = found.mask & (certain > surest)
-        class_map[wins] = number
-        surest[wins] = certain[wins]
-        claimed.append(np.count_nonzero(found.mask))
-        figures.append(_figures(found, found.mask))
-    kept = np.bincount(class_map.ravel(), minlength=len(predictions) + 1)[1:]
-    for place, (prediction, cut) in enumerate(predictions):
-        if kept[place] != claimed[place]:
-            found, mask = prediction.segmentation(**cut), class_map == place + 1
-            expected = None if prediction.calibration is None else expected_iou(mask, _certain(prediction, found))
-            figures[place] = _figures(found, mask, expected)
-    return tuple(figures)
-
-
-def _certain(prediction: Prediction, found: Segmentation) -> np.ndarray:
-    """The calibrated probability, or the model's own where it has no calibration."""
-    return found.probability if prediction.calibration is None else prediction.calibrated()
-
-
-def _figures(found: Segmentation, mask: np.ndarray, expected: float | None = None) -> Figures:
-    """Of a mask that is the result's, or what other classes left of it; then with its own expected IoU."""
-    # A model that has no calibration need not have these.
-    own = {name: getattr(found, name, None) for name in ("expected_iou", "presence", "is_emptied")}
-    return Figures(
-        area_percent=100 * float(mask.mean()),
-        score=float(found.probability[mask].mean()) if mask.any() else 0.0,
-        expected_iou=own["expected_iou"] if expected is None else expected,
-        presence=own["presence"],
-        is_emptied=bool(own["is_emptied"]),
-    )

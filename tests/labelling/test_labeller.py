@@ -102,3 +102,32 @@ def test_wrong_calls_are_one_sentence(fit, sentence, sample):
 def test_the_package_has_them():
     assert dsvlfs.Labeller is Labeller
     assert {"Labeller", "Sample", "LabelClass", "PhotoLabels"} <= set(dsvlfs.__all__)
+
+
+def test_objects_are_told_apart_in_closer_looks(sample):
+    image = stripes("gray", "red", "gray", "red", "blue", height=60)
+    image.paste("gray", (20, 28, 40, 32))  # the first is two
+    image.putpixel((5, 5), (255, 0, 0))  # a speck
+    model = ColourModel()
+    labeller = Labeller(model, instances=True).fit([Sample(*sample, name) for name in ("green", "blue", "red")])
+    labels = labeller.label(image)
+    assert [entry.class_number for entry in labels.objects] == [2, 3, 3, 3]
+    assert [entry.box for entry in labels.objects] == [
+        (80, 0, 20, 60), (20, 0, 20, 28), (60, 0, 20, 60), (20, 32, 20, 28),
+    ]  # fmt: skip
+    assert [entry.area for entry in labels.objects] == [1200, 560, 1200, 560]
+    assert all(entry.score > 0.9 and entry.expected_iou > 0.9 for entry in labels.objects)
+    assert labels.object_map[30, [5, 30, 70, 90]].tolist() == [0, 0, 3, 1]
+    assert labels.class_map[5, 5] == 0
+    np.testing.assert_array_equal(labels.class_map > 0, labels.object_map > 0)
+    assert labels.figures[2].area_percent == pytest.approx(100 * 2320 / 6000)
+    # Once whole, and once each of four views, for all classes that are there.
+    assert model.asked["encode_query"] == 5
+    assert model.asked["predict"] == 3 + 4 * 2
+
+
+def test_a_photo_without_any_class_is_not_looked_at_closer(sample):
+    model = ColourModel()
+    labels = Labeller(model, instances=True).fit([Sample(*sample, "red")]).label(stripes("gray", "blue"))
+    assert (labels.objects, labels.object_map.any()) == ((), False)
+    assert model.asked["encode_query"] == 1

@@ -1,0 +1,113 @@
+"""Which class a pixel belongs to, where several claim it; and what that makes of their masks."""
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+import numpy as np
+from scipy import ndimage
+
+from ..inference.calibration import expected_iou
+from ..inference.results import Prediction, Segmentation
+from .closer import CloserPrediction
+from .instances import objects_of
+from .labels import Figures, ObjectFigures
+
+MOST_OBJECTS = 2**16 - 1  # of a map's 16 bits
+
+AnyPrediction = Prediction | CloserPrediction
+
+
+class Cut(TypedDict):
+    """How a mask is made of a prediction, as `Prediction.segmentation` takes it."""
+
+    threshold: float
+    min_presence: float | None
+
+
+Asked = tuple[AnyPrediction, Cut]
+"""What the model says of a class, and how its mask is made of that."""
+
+
+def settle(predictions: Sequence[Asked], class_map: np.ndarray) -> tuple[Figures, ...]:
+    """Gives each pixel to the class that is surest of it.
+
+    Args:
+        predictions: of each class, and the threshold and least presence of its mask.
+        class_map: (height, width) of nought, to be filled.
+
+    Returns:
+        The figures of each class's mask, as it is in the map.
+    """
+    surest = np.zeros(class_map.shape, dtype=np.float32)
+    claimed, figures = [], []
+    for number, (prediction, cut) in enumerate(predictions, 1):  # one by one: a large photo's maps take much memory
+        found = prediction.segmentation(**cut)
+        certain = _certain(prediction, found)
+        wins = found.mask & (certain > surest)
+        class_map[wins] = number
+        surest[wins] = certain[wins]
+        claimed.append(np.count_nonzero(found.mask))
+        figures.append(figures_of(found, found.mask))
+    kept = np.bincount(class_map.ravel(), minlength=len(predictions) + 1)[1:]
+    for place, (prediction, cut) in enumerate(predictions):
+        if kept[place] != claimed[place]:
+            found, mask = prediction.segmentation(**cut), class_map == place + 1
+            expected = None if prediction.calibration is None else expected_iou(mask, _certain(prediction, found))
+            figures[place] = figures_of(found, mask, expected)
+    return tuple(figures)
+
+
+def objects_in(
+    predictions: Sequence[Asked],
+    figures: Sequence[Figures],
+    class_map: np.ndarray,
+) -> tuple[tuple[ObjectFigures, ...], np.ndarray]:
+    """The objects of all classes, and the map of their numbers, uint16 (height, width)."""
+    object_map, objects = np.zeros(class_map.shape, np.uint16), []
+    for number, ((prediction, cut), known) in enumerate(zip(predictions, figures), 1):
+        mask = class_map == number
+        if not mask.any():
+            continue
+        found = prediction.segmentation(**cut)
+        certain = _certain(prediction, found)
+        numbers = objects_of(mask, found.probability)
+        # What of the class is outside its mask is shared out: no object is known to have lost more than another.
+        loss = None if known.expected_iou is None else known.expected_iou / max(float(certain[mask].mean()), 1e-6)
+        for object_number, place in enumerate(ndimage.find_objects(numbers)[: MOST_OBJECTS - len(objects)], 1):
+            if place is None:  # too thin for the photo's pixels
+                continue
+            inside = numbers[place] == object_number
+            objects.append(
+                ObjectFigures(
+                    class_number=number,
+                    box=(
+                        place[1].start,
+                        place[0].start,
+                        place[1].stop - place[1].start,
+                        place[0].stop - place[0].start,
+                    ),
+                    area=int(np.count_nonzero(inside)),
+                    score=float(found.probability[place][inside].mean()),
+                    expected_iou=None if loss is None else min(1.0, loss * float(certain[place][inside].mean())),
+                )
+            )
+            object_map[place][inside] = len(objects)
+    return tuple(objects), object_map
+
+
+def _certain(prediction: AnyPrediction, found: Segmentation) -> np.ndarray:
+    """The calibrated probability, or the model's own where it has no calibration."""
+    return found.probability if prediction.calibration is None else prediction.calibrated()
+
+
+def figures_of(found: Segmentation, mask: np.ndarray, expected: float | None = None) -> Figures:
+    """Of a mask that is the result's, or what other classes left of it; then with its own expected IoU."""
+    # A model that has no calibration need not have these.
+    own = {name: getattr(found, name, None) for name in ("expected_iou", "presence", "is_emptied")}
+    return Figures(
+        area_percent=100 * float(mask.mean()),
+        score=float(found.probability[mask].mean()) if mask.any() else 0.0,
+        expected_iou=own["expected_iou"] if expected is None else expected,
+        presence=own["presence"],
+        is_emptied=bool(own["is_emptied"]),
+    )
