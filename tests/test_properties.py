@@ -17,7 +17,8 @@ from properties import ANYTHING, SCALARS, changed, damaged, property_test, resul
 
 from dsvlfs.data.coco_reading import coco_rows
 from dsvlfs.data.episodes import load_episodes
-from dsvlfs.data.photos import load_coco, load_cutouts, load_label_maps, load_photo_folder
+from dsvlfs.data.label_maps import load_label_maps
+from dsvlfs.data.photos import load_coco, load_cutouts, load_photo_folder
 from dsvlfs.data.schemas import Category, CocoPhoto
 from dsvlfs.files import append_line, write_text
 from dsvlfs.hub.checkpoint_files import read_config, read_tensors, write_tensors
