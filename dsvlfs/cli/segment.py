@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..files import write_image
     from ..inference.checks import class_name_of, description_of
     from ..inference.photos import load_photo
-    from ..inference.pictures import overlay
+    from ..inference.pictures import for_viewing, overlay
     from ..labelling.colours import class_map_image
 
     class_name_of(arguments.class_name)
@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
                 )
         mask_file, overlay_file = outputs[query]
         write_image(mask_file, class_map_image(found.mask, 1))
-        write_image(overlay_file, overlay(photo, found.mask))
+        write_image(overlay_file, overlay(*for_viewing(photo, found.mask)), compress_level=1)
     if unreadable == len(queries):
         return 2
     return 1 if unreadable else 0
