@@ -119,7 +119,9 @@ def whole_files(*files: Path) -> Iterator[tuple[Path, ...]]:
     with ExitStack() as stack:
         hidden = []
         for file in files:
-            hidden.append(_Hidden(Path(os.path.realpath(file))))
+            with _explained(file):
+                target = Path(os.path.realpath(file))
+            hidden.append(_Hidden(target))
             stack.callback(hidden[-1].close)
         with _explained(files[0], only_full=True):
             yield tuple(entry.path for entry in hidden)
@@ -321,6 +323,10 @@ def _explained(path: Path, *, only_full: bool = False) -> Iterator[None]:
         if only_full and error.errno not in _NO_ROOM:
             raise
         raise write_error(path, error) from error
+    except ValueError as error:  # a NUL, or half a surrogate pair
+        if only_full or isinstance(error, InputError):
+            raise
+        raise WriteError(f"The path {path} holds a character that no path can; give another.") from None
 
 
 def write_error(path: Path, error: OSError) -> WriteError:

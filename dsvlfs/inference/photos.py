@@ -25,6 +25,10 @@ FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PCX", "PNG", "PPM",
 MAX_PIXELS = 50_000_000
 """Of a photo: what it takes in memory and time on its way grows with them."""
 
+_MAX_BYTES = 320_000_000  # that reading a photo takes: a pixel's, at the peak, of a format or a mode
+_BYTES_OF_FORMAT = {"WEBP": 12, "AVIF": 10, "JPEG2000": 10, "HEIF": 7}
+_BYTES_OF_MODE = {"1": 4, "L": 4, "P": 4, "RGB": 3}
+
 # Pillow's decoders raise anything for a damaged file: AVIF's RuntimeError, TIFF's KeyError, struct.error.
 DECODING_ERRORS = (Exception,)
 
@@ -147,6 +151,7 @@ def open_image(source: str | os.PathLike | BinaryIO, kind: str) -> Image.Image:
                 warnings.simplefilter("ignore")
                 image = Image.open(stream, formats=readable_formats())
             _check_pixels(image.size, title)
+            _check_bytes(image, title)
             if image.info.get("progressive"):
                 _check_scans(stream, title)
             image.load()
@@ -186,6 +191,16 @@ def _check_pixels(size: tuple[int, int], title: str) -> None:
         raise InputError(f"{title} has no pixels; give another.")
     if pixels > MAX_PIXELS:
         raise InputError(_too_large(title, f"{pixels / 1e6:.0f} million pixels,"))
+
+
+def _check_bytes(image: Image.Image, title: str) -> None:
+    bytes_of_pixel = _BYTES_OF_FORMAT.get(image.format, _BYTES_OF_MODE.get(image.mode, 8))
+    needed = image.width * image.height * max(bytes_of_pixel, 7 if image.has_transparency_data else 0)
+    if needed > _MAX_BYTES:
+        raise InputError(
+            f"{title} is a {image.format} of {image.width * image.height / 1e6:.0f} million pixels, which takes more "
+            f"than {_MAX_BYTES / 1e6:.0f} MB to read; scale it down, or save it as a JPEG, first."
+        )
 
 
 def _too_large(title: str, pixels: str) -> str:
@@ -233,12 +248,12 @@ def _as_rgb(image: Image.Image, title: str) -> Image.Image:
     lowest, highest = alpha.getextrema()
     if highest == 0:
         raise InputError(f"{title} is transparent everywhere; save it without its alpha channel.")
-    colours = image.convert("RGB")
     if lowest == 255:
-        return colours
-    del image
-    ground = Image.new("RGB", colours.size, "white")
-    ground.paste(colours, mask=alpha)
+        return image.convert("RGB")
+    ground = Image.new("RGB", image.size, "white")
+    for top in range(0, image.height, _ROWS):
+        box = (0, top, image.width, min(top + _ROWS, image.height))
+        ground.paste(image.crop(box).convert("RGB"), box, alpha.crop(box))
     return ground
 
 

@@ -1,5 +1,6 @@
 """Masks and maps drawn over photos."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -7,6 +8,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageOps
 
 from ..errors import InputError
 
+_VIEWED = 12_000_000  # pixels
 TINT = (0, 145, 255)
 CONTOUR = (255, 255, 255)
 
@@ -39,6 +41,13 @@ def overlay(
     line = ImageChops.difference(grown, foreground).filter(ImageFilter.GaussianBlur(0.6))
     tinted.paste(CONTOUR, mask=line)
     return tinted
+
+
+def for_viewing(image: Image.Image, mask: np.ndarray) -> tuple[Image.Image, np.ndarray]:
+    """A photo and its mask (height, width) as they are, or smaller by a whole number where they have more pixels than a
+    screen shows: a picture of them takes time by its size."""
+    factor = math.ceil(math.sqrt(image.width * image.height / _VIEWED))
+    return (image, mask) if factor <= 1 else (image.reduce(factor), mask[::factor, ::factor])
 
 
 def heat_map(image: Image.Image, values: np.ndarray, opacity: float = 0.75) -> Image.Image:

@@ -1,13 +1,18 @@
 """What the model says of a photo: before a threshold, and as a mask of the photo's own size."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .calibration import Calibration, expected_iou
+from .calibration import Calibration
 from .presence import presence
+
+_ROWS = 256  # of a photo's size at a time
 
 
 @dataclass(frozen=True)
@@ -72,23 +77,49 @@ class Prediction:
             `vote_threshold` of the largest count (arXiv 2503.04006, section 3.4).
         """
         size = size or self.size
+        mask = self._mask(threshold, size)
+        known: dict[str, Any] = {"mask": mask}
+        if self.calibration is not None:
+            expected = self._expected_iou(mask)
+            score = presence([expected, *self.fits])
+            is_emptied = score < (self.min_presence if min_presence is None else min_presence)
+            mask &= not is_emptied
+            known |= {"expected_iou": expected, "presence": score, "is_emptied": is_emptied}
+        return _WithMapsLater(self, threshold, size, **known)
+
+    def maps(self, threshold: float, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """A segmentation's probability, float32 (height, width), and votes, uint16."""
+        probability = np.zeros(size[::-1], dtype=np.float32)
         votes = np.zeros(size[::-1], dtype=np.uint16)
-        total = np.zeros(size[::-1], dtype=np.float32)
-        for logits in self.logits:  # one by one: at a large photo's size a map takes much memory
-            probability = _probability(logits, size)
-            votes += probability >= threshold
-            total += probability
-        probability = total / len(self.logits)
-        mask = (votes > 0) & (votes >= self.vote_threshold * votes.max())
+        for logits in self.logits:
+            for rows, band in _bands(logits, size):
+                votes[rows] += band >= threshold
+                probability[rows] += band
+        probability /= len(self.logits)
         if self.joined is not None:
-            probability = _probability(self.joined, size)
-            mask = probability >= threshold
-        if self.calibration is None:
-            return Segmentation(mask, probability, votes)
-        expected = expected_iou(mask, self.calibrated(size))
-        score = presence([expected, *self.fits])
-        is_emptied = score < (self.min_presence if min_presence is None else min_presence)
-        return Segmentation(mask & (not is_emptied), probability, votes, expected, score, is_emptied)
+            for rows, band in _bands(self.joined, size):
+                probability[rows] = band
+        return probability, votes
+
+    def _mask(self, threshold: float, size: tuple[int, int]) -> np.ndarray:
+        if self.joined is not None or len(self.logits) == 1:
+            mask = np.empty(size[::-1], dtype=bool)
+            for rows, band in _bands(self.deciding[0], size):
+                mask[rows] = band >= threshold
+            return mask
+        _, votes = self.maps(threshold, size)
+        return (votes > 0) & (votes >= self.vote_threshold * votes.max())
+
+    def _expected_iou(self, mask: np.ndarray) -> float:
+        """`dsvlfs.inference.calibration.expected_iou` by the calibrated probability, of which only a part is there at a
+        time."""
+        inside = outside = 0.0
+        for logits in self.deciding:
+            for rows, band in _bands(self.calibration(logits), mask.shape[::-1]):
+                inside += float(band[mask[rows]].sum(dtype=np.float64))
+                outside += float(band[~mask[rows]].sum(dtype=np.float64))
+        union = len(self.deciding) * int(mask.sum()) + outside
+        return inside / union if mask.any() else 0.0
 
     @property
     def deciding(self) -> Tensor:
@@ -106,11 +137,41 @@ class Prediction:
         """
         if self.calibration is None:
             raise ValueError("This checkpoint has no calibration.")
-        maps = [_probability(self.calibration(logits), size or self.size) for logits in self.deciding]
-        return sum(maps) / len(maps)
+        size = size or self.size
+        probability = np.zeros(size[::-1], dtype=np.float32)
+        for logits in self.deciding:
+            for rows, band in _bands(self.calibration(logits), size):
+                probability[rows] += band
+        return probability / len(self.deciding)
 
 
-def _probability(logits: Tensor, size: tuple[int, int]) -> np.ndarray:
-    """Logits (h, w) as a probability (height, width)."""
-    full = F.interpolate(logits[None, None], size[::-1], mode="bilinear", align_corners=False)[0, 0]
-    return full.sigmoid_().numpy()
+class _WithMapsLater(Segmentation):
+    """A segmentation whose probability and votes are made when they are asked for: at a large photo's size they take
+    several times its memory."""
+
+    def __init__(self, prediction: Prediction, threshold: float, size: tuple[int, int], **known: Any) -> None:
+        for name, value in known.items():
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "_made_of", (prediction, threshold, size))
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("probability", "votes"):
+            raise AttributeError(name)
+        prediction, threshold, size = self._made_of
+        probability, votes = prediction.maps(threshold, size)
+        object.__setattr__(self, "probability", probability)
+        object.__setattr__(self, "votes", votes)
+        return getattr(self, name)
+
+
+def _bands(logits: Tensor, size: tuple[int, int]) -> Iterator[tuple[slice, np.ndarray]]:
+    """Logits (h, w) as a probability of a photo's size, some rows at a time: a slice of rows, float32 (rows, width)."""
+    width, height = size
+    wide = F.interpolate(logits[None, None].float(), (len(logits), width), mode="bilinear", align_corners=False)[0, 0]
+    for top in range(0, height, _ROWS):
+        rows = slice(top, min(top + _ROWS, height))
+        places = ((torch.arange(rows.start, rows.stop) + 0.5) * (len(logits) / height) - 0.5).clamp(min=0)
+        above = places.long().clamp(max=len(logits) - 1)
+        below = (above + 1).clamp(max=len(logits) - 1)
+        share = (places - above)[:, None].float()
+        yield rows, torch.lerp(wide[above], wide[below], share).sigmoid_().numpy()

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from ..errors import InputError
 from ..files import place_of, write_image
 from ..inference.photos import load_photo
-from ..inference.pictures import overlay
+from ..inference.pictures import for_viewing, overlay
 from .colours import class_map_image
 from .names import plain_stem
 from .photo_files import find_photos
@@ -112,5 +112,5 @@ def segment_photos(
                     "--min-presence to keep such masks."
                 )
         write_image(mask_file, class_map_image(found.mask, 1))
-        write_image(overlay_file, overlay(photo, found.mask))
+        write_image(overlay_file, overlay(*for_viewing(photo, found.mask)), compress_level=1)
     return unreadable

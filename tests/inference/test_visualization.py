@@ -3,7 +3,8 @@ import pytest
 from PIL import Image
 
 from dsvlfs.errors import InputError
-from dsvlfs.inference.pictures import CONTOUR, TINT, contact_sheet, heat_map, overlay
+from dsvlfs.inference import pictures
+from dsvlfs.inference.pictures import CONTOUR, TINT, contact_sheet, for_viewing, heat_map, overlay
 
 GREY = (100, 100, 100)
 
@@ -82,3 +83,12 @@ def test_a_contact_sheet_shows_every_picture_and_its_text(photo):
     assert not red[116, 98]
     assert (sheet[66:82, 4:64] < 128).any()  # the text
     assert (sheet[66:82, 64:68] == 255).all()  # does not reach the next tile
+
+
+def test_a_picture_of_a_large_photo_is_smaller(monkeypatch):
+    photo, mask = Image.new("RGB", (31, 20)), np.zeros((20, 31), bool)
+    assert for_viewing(photo, mask) == (photo, mask)
+    monkeypatch.setattr(pictures, "_VIEWED", 200)
+    small, of_it = for_viewing(photo, mask)
+    assert small.size == of_it.shape[::-1] == (16, 10)
+    assert overlay(small, of_it).size == (16, 10)
