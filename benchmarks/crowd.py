@@ -7,9 +7,9 @@ All come from one address, which is the worst case: the page shares its time amo
 import argparse
 import itertools
 import json
+import multiprocessing
 import random
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -75,40 +75,64 @@ def hostile_requests(folder: Path) -> list[Callable[[int], Request]]:
 
 
 class Hostile:
-    """One visitor who asks for much, again and again, in a number of threads.
+    """One visitor who asks for much, again and again, in a process of their own.
 
     Args:
         address: of the page.
-        kinds: of requests, each thread begins with another.
+        folder: for the files that they send.
         sessions: as how many visitors they come.
     """
 
-    def __init__(self, address: str, kinds: list[Callable[[int], Request]], sessions: int) -> None:
-        self.clients = [Client(address, verbose=False) for _ in range(sessions)]
-        self.kinds = kinds
-        self.numbers = itertools.count()
-        self.answers: Counter[str] = Counter()
+    def __init__(self, address: str, folder: Path, sessions: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.go, self.end, self.answers = context.Event(), context.Event(), context.Manager().dict()
+        self.resting = context.Semaphore(0)
+        given = (address, folder, sessions, self.go, self.end, self.resting, self.answers)
+        self.process = context.Process(target=_be_hostile, args=given, daemon=True)
+        self.process.start()
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
         """Keeps `IN_FLIGHT` requests under way meanwhile, and waits for the last to be answered."""
-        over = threading.Event()
+        self._await_rest()
+        self.go.set()
+        yield
+        self.go.clear()
+        self._await_rest()
+        for _ in range(IN_FLIGHT):
+            self.resting.release()
 
-        def work(place: int) -> None:
-            for turn in itertools.count():
-                if over.is_set():
-                    return
-                kind = self.kinds[(place + turn) % len(self.kinds)]
-                self.answers[outcome(self.clients[place % len(self.clients)], kind(next(self.numbers)))] += 1
+    def _await_rest(self) -> None:
+        for _ in range(IN_FLIGHT):
+            self.resting.acquire()
 
-        with ThreadPoolExecutor(IN_FLIGHT) as pool:
-            running = [pool.submit(work, place) for place in range(IN_FLIGHT)]
-            try:
-                yield
-            finally:
-                over.set()
-            for thread in running:
-                thread.result()
+    def leave(self) -> dict[str, int]:
+        """Ends; how often which answer came."""
+        self.end.set()
+        self.go.set()
+        self.process.join()
+        return dict(self.answers)
+
+
+def _be_hostile(
+    address: str, folder: Path, sessions: int, go: Any, end: Any, resting: Any, answers: dict[str, int]
+) -> None:
+    clients = [Client(address, verbose=False) for _ in range(sessions)]
+    kinds, numbers, counts = hostile_requests(folder), itertools.count(), Counter()
+
+    def work(place: int) -> None:
+        for turn in itertools.count():
+            if not go.is_set():
+                resting.release()
+                go.wait()
+            if end.is_set():
+                return
+            kind = kinds[(place + turn) % len(kinds)]
+            counts[outcome(clients[place % sessions], kind(next(numbers)))] += 1
+            answers.update(counts)
+
+    with ThreadPoolExecutor(IN_FLIGHT) as pool:
+        list(pool.map(work, range(IN_FLIGHT)))
 
 
 def outcome(client: Client, asked: Request) -> str:
@@ -143,7 +167,7 @@ class Honest:
 def waiting(address: str, folder: Path, rounds: int, each: int, sessions: int) -> dict[str, Any]:
     """The 95th percentile of honest visitors' seconds, alone and with a hostile one, turn by turn."""
     people = [Honest(address, number, folder) for number in range(HONEST)]
-    hostile = Hostile(address, hostile_requests(folder), sessions)
+    hostile = Hostile(address, folder, sessions)
     seconds: dict[str, list[float]] = {"alone": [], "beside": []}
 
     def all_ask() -> list[float]:
@@ -173,7 +197,7 @@ def waiting(address: str, folder: Path, rounds: int, each: int, sessions: int) -
         "ratio_of_each_round": ratios,
         "median_alone_s": round(float(np.median(seconds["alone"])), 2),
         "median_beside_s": round(float(np.median(seconds["beside"])), 2),
-        "hostile_answers": dict(hostile.answers),
+        "hostile_answers": hostile.leave(),
     }
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from cachetools import LRUCache, cached
@@ -144,14 +144,34 @@ def _encode_query(photo: Image.Image) -> Query:
     return load_model().encode_query(photo)
 
 
-def mask_of_box(photo: Image.Image, box: Box) -> np.ndarray:
+class _InTurns:
+    """The model, each of whose answers is a piece of work."""
+
+    def __init__(self, turn: Turn) -> None:
+        self._model, self._turn = load_model(), turn
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._model, name)
+        if not callable(found):
+            return found
+
+        def ask(*given: Any, **options: Any) -> Any:
+            with self._turn():
+                return found(*given, **options)
+
+        return ask
+
+
+def mask_of_box(photo: Image.Image, box: Box, turn: Turn = nullcontext) -> np.ndarray:
     """The object that fills a box (left, top, right, bottom): bool (height, width)."""
-    return mask_in_box(load_model(), photo, box)
+    return mask_in_box(_InTurns(turn), photo, box)
 
 
-def mask_of_points(photo: Image.Image, on: Sequence[Point], beside: Sequence[Point]) -> np.ndarray:
+def mask_of_points(
+    photo: Image.Image, on: Sequence[Point], beside: Sequence[Point], turn: Turn = nullcontext
+) -> np.ndarray:
     """The object that points are on and others are not: bool (height, width)."""
-    return mask_at_points(load_model(), photo, on, beside)
+    return mask_at_points(_InTurns(turn), photo, on, beside)
 
 
 def check_words(class_name: str, class_description: str = "") -> None:

@@ -161,12 +161,12 @@ def follow_clicks(drafts: list[Draft], current: int) -> tuple[list[Draft], Any]:
     draft = known(drafts, current)[current]
     if len(draft.corners) < 2 and not draft.inside:  # half a box, or nothing on the object yet
         return gr.skip(), gr.skip()
-    with errors_on_page(), MODEL_TURNS.visit() as visit, visit.turn():
+    with errors_on_page(), MODEL_TURNS.visit() as visit:
         if len(draft.corners) == 2:
             (left, top), (right, bottom) = draft.corners
-            mask = engine.mask_of_box(draft.photo, (left, top, right, bottom))
+            mask = engine.mask_of_box(draft.photo, (left, top, right, bottom), visit.turn)
         else:
-            mask = engine.mask_of_points(draft.photo, draft.inside, draft.beside)
+            mask = engine.mask_of_points(draft.photo, draft.inside, draft.beside, visit.turn)
     if not mask.any():
         warn("No object was found there; mark it otherwise, or paint it.")
     drafts = list(drafts)

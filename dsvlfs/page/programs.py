@@ -100,27 +100,34 @@ def mask(
             raise InputError("Give points as [[x, y], ...], in pixels, or null.")
         if max(map(len, points)) > engine.MAX_POINTS:
             raise InputError(f"There are {max(map(len, points))} points; give at most {engine.MAX_POINTS}.")
-        with MODEL_TURNS.visit() as visit, visit.turn():
-            size = read_size(photo, "photo")
-            image = read_photo(photo, "photo", SUPPORT_SIDE)
-            found = _mask_of_marks(image, size, box, *points)
-            file = engine.write_mask(enlarge(found, size), folder / f"{Path(photo).stem}_mask.png")
+        with MODEL_TURNS.visit() as visit:
+            with visit.turn():
+                size = read_size(photo, "photo")
+                image = read_photo(photo, "photo", SUPPORT_SIDE)
+            found = _mask_of_marks(image, size, box, *points, visit.turn)
+            with visit.turn():
+                file = engine.write_mask(enlarge(found, size), folder / f"{Path(photo).stem}_mask.png")
         yield str(file)
 
 
 def _mask_of_marks(
-    image: Image.Image, size: tuple[int, int], box: list[float] | None, on: list[Any], beside: list[Any]
+    image: Image.Image,
+    size: tuple[int, int],
+    box: list[float] | None,
+    on: list[Any],
+    beside: list[Any],
+    turn: engine.Turn,
 ) -> np.ndarray:
     """The object in a photo that has been shrunk, by marks on the photo of a size (width, height)."""
     across, down = image.width / size[0], image.height / size[1]
     if box is not None:
         left, top, right, bottom = box
-        return engine.mask_of_box(image, (left * across, top * down, right * across, bottom * down))
+        return engine.mask_of_box(image, (left * across, top * down, right * across, bottom * down), turn)
     for x, y in on + beside:
         if not (0 <= x <= size[0] and 0 <= y <= size[1]):
             raise InputError(f"The point [{x:g}, {y:g}] is outside the photo, which has {size[0]} x {size[1]} pixels.")
     on, beside = ([(x * across, y * down) for x, y in points] for points in (on, beside))
-    return engine.mask_of_points(image, on, beside)
+    return engine.mask_of_points(image, on, beside, turn)
 
 
 def _are_numbers(values: object, count: int) -> bool:

@@ -1,6 +1,7 @@
 """Whatever is sent to the page, the answer is a result or one sentence."""
 
 import asyncio
+import io
 import json
 import math
 import os
@@ -15,15 +16,13 @@ import numpy as np
 import pytest
 from gradio.exceptions import Error
 from gradio.state_holder import SessionState
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from page_browser import FakeModel, field, fill_box
 from PIL import Image
+from properties import property_test
 
 from dsvlfs.errors import LONGEST
 from dsvlfs.page import answers, editor, visits
-
-QUICKLY = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 NUMBERS = st.one_of(
     st.integers(-(10**40), 10**40),
@@ -81,6 +80,13 @@ def call(app: ModuleType, model: FakeModel, monkeypatch: pytest.MonkeyPatch) -> 
     assert visits.MODEL_TURNS._under_way.total() == visits.QUICK_TURNS._under_way.total() == 0
 
 
+@pytest.fixture
+def odd(
+    call: Callable[..., Any], uploaded: Callable[..., Any], circle: tuple[Image.Image, np.ndarray]
+) -> dict[str, Any]:
+    return {"call": call, "uploaded": uploaded, "circle": circle}
+
+
 def assert_sentence(text: Any) -> None:
     """One line of a bounded length, and nothing of the page's insides."""
     assert isinstance(text, str)
@@ -91,9 +97,8 @@ def assert_sentence(text: Any) -> None:
     assert "Traceback" not in text
 
 
-@QUICKLY
-@given(VALUES, POINTS, POINTS)
-def test_any_marks_are_a_mask_or_a_sentence(call, uploaded, circle, box, on, beside):
+@property_test(VALUES, POINTS, POINTS)
+def test_any_marks_are_a_mask_or_a_sentence(box, on, beside, *, call, uploaded, circle):
     done, answer = call("mask", uploaded("photo.png", circle[0]), box, on, beside)
     if done:
         assert Image.open(answer[0]["path"]).size == circle[0].size
@@ -101,10 +106,9 @@ def test_any_marks_are_a_mask_or_a_sentence(call, uploaded, circle, box, on, bes
         assert_sentence(answer)
 
 
-@QUICKLY
-@given(VALUES, VALUES, VALUES, VALUES)
+@property_test(VALUES, VALUES, VALUES, VALUES)
 def test_any_words_and_numbers_are_a_result_or_a_sentence(
-    call, uploaded, circle, name, description, prompts, threshold
+    name, description, prompts, threshold, *, call, uploaded, circle
 ):
     photo = uploaded("photo.png", circle[0])
     done, answer = call("segment", name, [photo], None, None, description, prompts, threshold)
@@ -116,9 +120,8 @@ def test_any_words_and_numbers_are_a_result_or_a_sentence(
     assert done or assert_sentence(answer) is None
 
 
-@QUICKLY
-@given(FILES, st.one_of(FILES, st.lists(FILES)), st.lists(FILES))
-def test_any_files_are_a_result_or_a_sentence(call, photo, queries, supports):
+@property_test(FILES, st.one_of(FILES, st.lists(FILES)), st.lists(FILES))
+def test_any_files_are_refused_in_a_sentence(photo, queries, supports, *, call, uploaded, circle):
     for name, inputs in (
         ("mask", (photo, [1, 2, 30, 40], None, None)),
         ("segment", ("ball", queries, supports, supports, "", "both", 0.5)),
@@ -129,12 +132,13 @@ def test_any_files_are_a_result_or_a_sentence(call, photo, queries, supports):
         assert "/tmp" not in answer
 
 
-@QUICKLY
-@given(st.binary(max_size=300), st.integers(0, 200), st.sampled_from(["PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP"]))
-def test_any_photo_is_a_mask_or_a_sentence(call, uploaded, circle, tmp_path, noise, place, kind):
-    file = tmp_path / "photo"
-    circle[0].save(file, kind)
-    content = file.read_bytes()
+@property_test(
+    st.binary(max_size=300), st.integers(0, 200), st.sampled_from(["PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "AVIF"])
+)
+def test_any_photo_is_a_mask_or_a_sentence(noise, place, kind, *, call, uploaded, circle):
+    whole = io.BytesIO()
+    circle[0].save(whole, kind)
+    content = whole.getvalue()
     photo = uploaded("photo.png", content[:place] + noise + content[place + len(noise) :])
     done, answer = call("mask", photo, [0, 0, 10, 10], None, None)
     assert done or assert_sentence(answer) is None

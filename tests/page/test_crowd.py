@@ -123,6 +123,9 @@ def test_uploads_are_noted_and_removed_in_their_time(app, address, files, monkey
     upload = httpx.post(f"{address}gradio_api/upload", files={"files": ("a.png", Path(files["photo"]).read_bytes())})
     path = Path(upload.json()[0])
     wait_until(lambda: store._owners.get(path) == "127.0.0.1")
+    behind = {"X-Forwarded-For": "192.0.2.7"}  # a proxy on this machine is believed
+    httpx.post(f"{address}gradio_api/upload", files={"files": ("c.png", b"c")}, headers=behind)
+    wait_until(lambda: "192.0.2.7" in store._owners.values())
     page = json.loads(httpx.get(f"{address}config").text)
     shown = [Path(file) for file in _paths(page) if Path(file).is_relative_to(store.uploads)]
     assert shown
