@@ -99,8 +99,9 @@ class MaskDecoder(nn.Module):
             attention_similarity=None,
         )
         upscaled = self._upscale(positions.transpose(2, 3).reshape(embedding.shape), details)
-        mask_token = decoder.output_hypernetworks_mlps[0](tokens[:, 0, 1])
-        return torch.einsum("bc,bchw->bhw", mask_token, upscaled)
+        # The spare masks' tokens too: where training is divided among processes, every weight needs a gradient.
+        masks = [mlp(tokens[:, 0, 1 + number]) for number, mlp in enumerate(decoder.output_hypernetworks_mlps)]
+        return torch.einsum("bc,bchw->bhw", torch.stack(masks)[0], upscaled)
 
     def _upscale(self, embedding: Tensor, details: Sequence[Tensor]) -> Tensor:
         """(batch, dim, height, width) to (batch, dim / 8, 4 height, 4 width)."""

@@ -103,7 +103,7 @@ def test_segment_needs_a_support():
 
 def test_a_mask_of_another_size_is_refused():
     with pytest.raises(InputError, match="size"):
-        PrototypeSegmenter(ColourModel()).encode_support([(Image.new("RGB", (8, 8)), np.ones((4, 4), dtype=bool))])
+        PrototypeSegmenter(ColourModel()).encode_support([(Image.new("RGB", (8, 8)), np.eye(4, 5, dtype=bool))])
 
 
 def test_a_model_without_the_layers_is_refused():
