@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import build_micro_model
+from PIL import Image
 
 from dsvlfs import DSVLFSModel, InputError
 from dsvlfs.parts.losses import TrainingOutput
@@ -173,6 +174,18 @@ def test_a_class_is_read_again_when_weights_have_changed(silent_model, circle, r
     second = silent_model.segment(circle[0], "circle")
     assert len(readings) == 1
     assert np.array_equal(first.probability, second.probability) == (change == "other weights")
+
+
+@pytest.mark.parametrize("colour", ["black", "white", "gray", (255, 200, 0)])
+def test_nothing_is_found_in_a_photo_of_one_colour(micro_model, circle, colour, tmp_path):
+    support = micro_model.encode_support([circle, circle])
+    Image.new("RGB", (70, 50), colour).save(tmp_path / "blank.jpg")
+    for mode in ("both", "visual", "semantic"):
+        for photo in (tmp_path / "blank.jpg", micro_model.encode_query([tmp_path / "blank.jpg", circle[0]])[0]):
+            result = micro_model.segment(photo, "circle", support=support, mode=mode, min_presence=0)
+            assert not result.mask.any()
+            assert result.probability.max() < 0.001
+    assert not micro_model.encode_query(circle[0]).is_blank
 
 
 def test_several_shots_are_their_mean_prediction(micro_model, circle):

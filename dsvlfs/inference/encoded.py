@@ -57,11 +57,13 @@ class Query:
         features: a tensor a name with a batch dimension of one, from `DSVLFSModel.frozen_features`.
         valid: (width, height) of the photo inside the encoder's square, in pixels.
         size: (width, height) of the photo.
+        is_blank: whether the photo is of one colour: then nothing is in it, whatever is asked for.
     """
 
     features: dict[str, Tensor]
     valid: tuple[int, int]
     size: tuple[int, int]
+    is_blank: bool = False
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,10 @@ from .encoded import Query, Support, View
 from .interface import Parts
 from .photos import Photo
 
+_ONE_COLOUR = 0.04
+"""How far the normalised pixels of a photo of one colour lie apart at most: two of 255 levels, for what JPEG makes of
+them."""
+
 SINGLY_ON = ("cpu",)
 """Devices that one photo keeps busy: there several go through the encoders one by one, for together they take more
 memory and a quarter more time."""
@@ -68,14 +72,21 @@ def encode_queries(model: Parts, photos: Sequence[Photo]) -> list[Query]:
         return []
     views = [model.processor.query_view(photo) for photo in photos]
     if len(views) == 1 or model.image_encoder.backbone.device.type in SINGLY_ON:
-        return [Query(frozen_features(model, view), view.valid, view.size) for view in views]
+        return [_query(frozen_features(model, view), view) for view in views]
     pixels, vlm_pixels = (torch.cat([getattr(v, name) for v in views]) for name in ("image_pixels", "vlm_pixels"))
     features = frozen_features(model, View(pixels, vlm_pixels, views[0].valid, views[0].size))
     return [
         # A copy each: a slice would keep them all in memory.
-        Query({name: tensor[i : i + 1].clone() for name, tensor in features.items()}, view.valid, view.size)
+        _query({name: tensor[i : i + 1].clone() for name, tensor in features.items()}, view)
         for i, view in enumerate(views)
     ]
+
+
+def _query(features: dict[str, Tensor], view: View) -> Query:
+    width, height = view.valid
+    pixels = view.image_pixels[..., :height, :width]
+    spread = pixels.amax(dim=(0, 2, 3)) - pixels.amin(dim=(0, 2, 3))
+    return Query(features, view.valid, view.size, bool((spread <= _ONE_COLOUR).all()))
 
 
 def extract_layers(model: Parts, photo: Photo) -> list[Tensor]:

@@ -27,6 +27,9 @@ from .photos import Photo
 from .presence import support_fit
 from .results import Prediction, Segmentation
 
+_NOTHING = -20.0
+"""A logit of no object at all."""
+
 
 @torch.inference_mode()
 def segment(
@@ -98,6 +101,8 @@ def predict(
     for mode in modes:
         asked, shown = by_support if mode == "visual" else by_name, None if mode == "semantic" else shots
         logits, joined = decode(model, asked, shown, aggregation)
+        if query.is_blank:  # the encoders never saw such a photo, and say anything of it
+            logits, joined = torch.full_like(logits, _NOTHING), None
         found = model.processor.prediction(logits, query.valid, query.size, joined)
         predictions[mode] = _with_fits(model, found, query, asked, shown)
     return predictions
