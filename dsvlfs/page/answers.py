@@ -19,7 +19,7 @@ from gradio.blocks import Block
 from .. import BaseNotAvailableError, InputError
 from .sessions import Sessions
 from .store import Store
-from .turns import VISITOR, BusyError, Visitor
+from .turns import HAS_LEFT, VISITOR, BusyError, Visitor
 from .uploads import EXPIRED, shorten
 
 OWN_FAULT = "The page could not do this, by a fault of its own; try again, or with other photos."
@@ -48,6 +48,7 @@ class Page(gr.Blocks):
         request: Any = None,
         iterator: Any = None,
         session_hash: str | None = None,
+        event_id: str | None = None,
         **options: Any,
     ) -> dict[str, Any]:
         """As gradio's, but what is raised is a `gr.Error` for who asked."""
@@ -55,12 +56,16 @@ class Page(gr.Blocks):
         client = getattr(request, "client", None)
         visitor = Visitor(client.host if client else "", session_hash or "")
         VISITOR.set(visitor)
+        event = self._queue.event_ids_to_events.get(event_id or "")
+        HAS_LEFT.set(lambda: event is not None and not event.alive)
         try:
             files = [] if iterator else [path for value in inputs for path in _paths(value)]
             with self._store.in_use(files), self._sessions.using(self.state_holder, visitor), ExitStack() as stack:
                 if not block_fn.queue:
                     await anyio.to_thread.run_sync(stack.enter_context, self._quick(), limiter=self.limiter)
-                return await super().process_api(block_fn, inputs, state, request, iterator, session_hash, **options)
+                return await super().process_api(
+                    block_fn, inputs, state, request, iterator, session_hash, event_id, **options
+                )
         except Exception as error:
             sentence = _sentence(error)
             if isinstance(error.__cause__ or error, BusyError):

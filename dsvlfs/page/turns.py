@@ -38,6 +38,9 @@ NOBODY = Visitor()
 VISITOR: ContextVar[Visitor] = ContextVar("visitor", default=NOBODY)
 """Of the request that is being answered."""
 
+HAS_LEFT: ContextVar[Callable[[], bool]] = ContextVar("has_left", default=bool)
+"""Whether that visitor waits for the answer no longer."""
+
 
 class Turns:
     """One place to work at, for one request at a time.
@@ -74,7 +77,7 @@ class Turns:
         visitor = VISITOR.get()
         with self._changed:
             self._admit(visitor)
-        visit = Visit(self, visitor, time.monotonic() + self.time_limit)
+        visit = Visit(self, visitor, time.monotonic() + self.time_limit, HAS_LEFT.get())
         try:
             yield visit
         finally:
@@ -126,6 +129,8 @@ class Turns:
                         f"This took longer than {self.time_limit:.0f} seconds, the waiting included, and was given "
                         "up; try again later, or ask for less at a time."
                     )
+                if visit.has_left():
+                    raise BusyError("Nobody waits for this answer any more.")
                 self._taken, visit.since = True, time.monotonic()
             finally:
                 self._waiting.remove(place)
@@ -154,12 +159,14 @@ class Visit:
         turns: where.
         visitor: whose.
         deadline: by `time.monotonic`.
+        has_left: whether the visitor waits no longer; then no more is done.
         since: when it got the place that it has; None where it has none.
     """
 
     turns: Turns
     visitor: Visitor
     deadline: float
+    has_left: Callable[[], bool] = bool
     since: float | None = None
 
     @contextmanager
@@ -171,7 +178,7 @@ class Visit:
             waiting: told how many are there already, where it is not free at once.
 
         Raises:
-            BusyError: the request's time is over.
+            BusyError: the request's time is over, or its visitor has left.
         """
         self.turns._take(self, waiting)
         yield

@@ -110,6 +110,28 @@ def test_one_visitor_has_a_bounded_number_of_requests_under_way(app, model, addr
     assert sum(job.exception() is None for job in asked) == 8
 
 
+def test_who_leaves_is_not_worked_for(app, model, address, files, monkeypatch):
+    begun, go_on, predict, page = threading.Event(), threading.Event(), model.predict, f"{address}gradio_api"
+
+    def slow(image: Any, class_name: str, **options: Any) -> Any:
+        begun.set()
+        assert go_on.wait(60)
+        return predict(image, class_name, **options)
+
+    monkeypatch.setattr(model, "predict", slow)
+    upload = httpx.post(f"{page}/upload", files={"files": ("a.png", Path(files["photo"]).read_bytes())}).json()[0]
+    photo = {"path": upload, "meta": {"_type": "gradio.FileData"}}
+    data = ["left", [photo] * 12, [], [], "", "semantic", 0.5]
+    event = httpx.post(f"{page}/call/segment", json={"data": data}).json()["event_id"]
+    assert begun.wait(60)
+    with pytest.raises(httpx.ReadTimeout):  # and closes the connection
+        httpx.get(f"{page}/call/segment/{event}", timeout=0.5)
+    wait_until(lambda: all(not found.alive for found in app.demo._queue.event_ids_to_events.values()))
+    go_on.set()
+    wait_until(lambda: visits.MODEL_TURNS._under_way.total() == 0)
+    assert len(model.queries) == 1  # what had begun
+
+
 def test_a_request_whose_time_is_over_says_so(app, model, address, files, monkeypatch):
     monkeypatch.setattr(visits.MODEL_TURNS, "time_limit", -1)
     with pytest.raises(AppError, match="the waiting included, and was given up; try again later"):

@@ -215,3 +215,16 @@ def test_a_broken_report_of_the_waiting_holds_up_nobody():
     with place.visit() as visit, visit.turn():
         pass
     assert place._waiting == []
+
+
+def test_nothing_is_done_for_who_has_left():
+    place, left = make(), []
+    token = turns.HAS_LEFT.set(lambda: bool(left))
+    with place.visit() as visit:
+        turns.HAS_LEFT.reset(token)
+        with visit.turn():
+            left.append(True)
+        with pytest.raises(BusyError, match="Nobody waits"), visit.turn():
+            raise AssertionError("done in vain")
+    with place.visit() as visit, visit.turn():  # the place is free
+        pass
