@@ -170,7 +170,9 @@ def _bands(logits: Tensor, size: tuple[int, int]) -> Iterator[tuple[slice, np.nd
     wide = F.interpolate(logits[None, None].float(), (len(logits), width), mode="bilinear", align_corners=False)[0, 0]
     for top in range(0, height, _ROWS):
         rows = slice(top, min(top + _ROWS, height))
-        places = ((torch.arange(rows.start, rows.stop) + 0.5) * (len(logits) / height) - 0.5).clamp(min=0)
+        places = (
+            (torch.arange(rows.start, rows.stop, dtype=torch.float32) + 0.5) * (len(logits) / height) - 0.5
+        ).clamp(min=0)
         above = places.long().clamp(max=len(logits) - 1)
         below = (above + 1).clamp(max=len(logits) - 1)
         share = (places - above)[:, None].float()
