@@ -325,7 +325,10 @@ class Odd:
         if draw.random() < 0.3:
             for part in ("images", "labels"):
                 (folder / part).mkdir()
-                self.image().save(folder / part / "a.png", "PNG") if draw.random() < 0.7 else None
+                image = self.image()
+                if image.mode in ("1", "L", "P", "RGB", "RGBA", "LA", "I;16"):
+                    image.info.clear()
+                    image.save(folder / part / "a.png")
             (folder / "classes.json").write_bytes(self.text([draw.choice([{"1": "road"}, self.anything()])]))
             return lambda: load_label_maps(folder)
         number = draw.choice([30, 0, -1, 10**9, 10**30, math.nan, "30"])

@@ -17,7 +17,7 @@ from .errors import InputError
 from .hub.assembly import layer_channels, load_image_base, load_llava
 from .hub.bases import HUB_OPTIONS
 from .hub.checkpoint_files import files_of, read_tensors
-from .hub.loading import open_checkpoint
+from .hub.loading import blaming_config, open_checkpoint
 from .hub.model_card import new_card, with_tags
 from .hub.saving import LANGUAGE_MODEL, save_checkpoint
 from .hub.upload import check_options, upload
@@ -356,7 +356,8 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
         """
         of_checkpoint = {"subfolder": subfolder, "revision": revision, "force_download": force_download}
         opened = open_checkpoint(name_or_path, config, of_checkpoint, image_options, vlm_options, options)
-        model = cls(opened.config, image_options=opened.image_options, vlm_options=opened.vlm_options)
+        with blaming_config(opened, lambda: cls(opened.config, load_bases=False)):
+            model = cls(opened.config, image_options=opened.image_options, vlm_options=opened.vlm_options)
         model._adopt(opened.tensors, opened.file)
         model.card = opened.card
         return model.eval()

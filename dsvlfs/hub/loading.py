@@ -2,15 +2,19 @@
 
 import copy
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..configuration import DSVLFSConfig
-from .checkpoint_files import TENSORS, checkpoint_folder, read_config, read_tensors
+from ..errors import BaseNotAvailableError, InputError
+from ..files import read_text
+from .checkpoint_files import CONFIG, TENSORS, checkpoint_folder, read_config, read_tensors
 from .options import override, sort_options
 
 
@@ -61,7 +65,34 @@ def open_checkpoint(
         config=config,
         tensors=read_tensors(folder / TENSORS),
         file=folder / TENSORS,
-        card=card.read_text(encoding="utf-8") if card.is_file() else None,
+        card=read_text(card) if card.is_file() else None,
         image_options=hub | shared | dict(image_options or {}),
         vlm_options=hub | shared | dict(vlm_options or {}),
     )
+
+
+@contextmanager
+def blaming_config(opened: Opened, build: Callable[[], object]) -> Iterator[None]:
+    """What goes wrong while a model is built is the config's fault where no model at all can be built of it.
+
+    Args:
+        opened: the checkpoint.
+        build: a model of its config, without bases; called where something went wrong.
+
+    Raises:
+        InputError: the config is damaged.
+    """
+    try:
+        yield
+    except (InputError, BaseNotAvailableError):
+        raise
+    except Exception as error:  # a damaged config fails in any way
+        try:
+            with torch.device("meta"):
+                build()
+        except Exception:
+            raise InputError(
+                f"{opened.file.with_name(CONFIG)} describes no model that can be built ({type(error).__name__}); get "
+                "the checkpoint again."
+            ) from error
+        raise

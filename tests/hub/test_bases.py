@@ -19,7 +19,7 @@ from transformers import Dinov2Config, Dinov2Model
 
 from dsvlfs import BaseNotAvailableError
 from dsvlfs.hub import bases, digests, pinned_bases
-from dsvlfs.hub.bases import base_damage, load_base, resolve_base
+from dsvlfs.hub.bases import base_damage, load_base, load_tokenizer, resolve_base
 from dsvlfs.hub.digests import RECORD, tensor_digest, write_record
 from dsvlfs.hub.pinned_bases import PinnedBase
 
@@ -311,3 +311,10 @@ def test_the_real_bases_are_here_and_finite(name):
     tensors = load_file(resolve_base(name) / "model.safetensors")
     assert tensors
     assert all(torch.isfinite(tensor.float()).all() for tensor in tensors.values())
+
+
+def test_a_base_with_a_damaged_tokenizer_is_named(tmp_path):
+    for name, content in (("config.json", '{"model_type": "llama"}'), ("tokenizer.json", '{"model": null}')):
+        (tmp_path / name).write_text(content)
+    with pytest.raises(BaseNotAvailableError, match=r"The tokenizer of the base model .* is damaged"):
+        load_tokenizer(str(tmp_path))
