@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from cachetools import LRUCache, cached
@@ -45,6 +45,14 @@ from .uploads import (
 
 if TYPE_CHECKING:
     from .. import DSVLFSModel, Query, Support
+
+
+class Named(Protocol):
+    """What has a photo's name."""
+
+    @property
+    def name(self) -> str: ...
+
 
 Report = Callable[[float, str], None]
 Turn = Callable[[], AbstractContextManager[None]]
@@ -187,6 +195,22 @@ def check_words(class_name: str, class_description: str = "") -> None:
         processor.question([(class_name, class_description)])
 
 
+def check_queries(query_files: Sequence[str], turn: Turn = nullcontext) -> Image.Image:
+    """Reads all query photos, before the first takes its time; gives the last.
+
+    Raises:
+        InputError: there are none, or too many, or one cannot be used.
+    """
+    if not query_files:
+        raise InputError("Add a query photo: the one to find the class in.")
+    if len(query_files) > MAX_QUERIES:
+        raise InputError(f"There are {len(query_files)} query photos; give at most {MAX_QUERIES} at a time.")
+    for file, kind in zip(query_files, titles("query photo", query_files)):
+        with turn():
+            photo = read_photo(file, kind, PREVIEW_SIDE)
+    return photo
+
+
 def predict(
     supports: Sequence[SupportPair],
     class_name: str,
@@ -195,6 +219,8 @@ def predict(
     mode: str,
     report: Report = lambda share, text: None,
     turn: Turn = nullcontext,
+    *,
+    is_whole: bool = True,
 ) -> list[Result]:
     """Segments a class in query photos.
 
@@ -202,28 +228,23 @@ def predict(
         supports: photos with masks; none where `mode` is "semantic".
         report: told the share that is done, and what comes next.
         turn: for each photo.
+        is_whole: where both prompts are asked for, ask for each alone too, to be drawn.
 
     Raises:
         InputError: something is missing or cannot be used.
     """
     check_words(class_name, class_description)
-    if not query_files:
-        raise InputError("Add a query photo: the one to find the class in.")
-    if len(query_files) > MAX_QUERIES:
-        raise InputError(f"There are {len(query_files)} query photos; give at most {MAX_QUERIES} at a time.")
     if len(supports) > MAX_SUPPORTS:
         raise InputError(f"There are {len(supports)} support photos; give at most {MAX_SUPPORTS}.")
     if not supports and mode != "semantic":
         raise InputError("Add a support photo and mark the object, or choose the prompt “Name”.")
     names = [Path(file).name for file in query_files]
     kinds = titles("query photo", query_files)
-    for file, kind in zip(query_files, kinds):  # all, before the first takes its time
-        with turn():
-            photo = read_photo(file, kind, PREVIEW_SIDE)
+    photo = check_queries(query_files, turn)
     steps = len(names) + 1
     report(0, "Reading the support")
     support = encode_supports(supports, turn) if mode != "semantic" else None
-    modes = [mode] if support is None else ["both", "semantic", "visual"] if mode == "both" else [mode]
+    modes = [mode] if support is None else ["both", "semantic", "visual"] if mode == "both" and is_whole else [mode]
     results = []
     for number, (file, name, kind) in enumerate(zip(query_files, names, kinds), 1):
         report(number / steps, f"Looking at the {kind}")
@@ -312,7 +333,7 @@ def write_mask(mask: np.ndarray, file: Path) -> Path:
 def write_masks(results: Sequence[Result], threshold: float, folder: Path, turn: Turn = nullcontext) -> list[Path]:
     """A PNG for each result, in its photo's own size."""
     files = []
-    for result, name in zip(results, _distinct_names(results)):
+    for result, name in zip(results, distinct_names(results)):
         with turn():
             files.append(write_mask(result.mask(threshold), folder / f"{Path(name).stem}_mask.png"))
     return files
@@ -321,7 +342,7 @@ def write_masks(results: Sequence[Result], threshold: float, folder: Path, turn:
 def write_overlays(results: Sequence[Result], threshold: float, folder: Path, turn: Turn = nullcontext) -> list[Path]:
     """A JPEG for each result, in the preview's size."""
     files = []
-    for result, name in zip(results, _distinct_names(results)):
+    for result, name in zip(results, distinct_names(results)):
         files.append(folder / f"{Path(name).stem}_overlay.jpg")
         with turn():
             draw(result, "mask", threshold, 0.5)[0].save(files[-1], quality=90)
@@ -342,7 +363,7 @@ def write_coco(results: Sequence[Result], threshold: float, file: Path, turn: Tu
     """All masks in one COCO JSON."""
 
     def photos() -> Iterator[LabelledPhoto]:
-        for result, name in zip(results, _distinct_names(results)):
+        for result, name in zip(results, distinct_names(results)):
             with turn():
                 found = result.segmentation(threshold)
                 score = float(found.probability[found.mask].mean()) if found.mask.any() else 0.0
@@ -352,7 +373,7 @@ def write_coco(results: Sequence[Result], threshold: float, file: Path, turn: Tu
     return file
 
 
-def _distinct_names(results: Sequence[Result]) -> list[str]:
+def distinct_names(results: Sequence[Named]) -> list[str]:
     """The photos' names, numbered where two have the same stem."""
     names: list[str] = []
     for result in results:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import gradio as gr
 
 from .. import InputError
-from . import engine
-from .engine import Result
+from . import engine, several
 from .examples import EXAMPLES
+from .several import AnyResult
 from .supports import Draft, EditorValue, clickable, editor_value, marked, painted_mask
 from .turns import BusyError
 from .uploads import (
@@ -205,46 +205,20 @@ def check_queries(gallery: GalleryValue | None) -> GalleryValue | Update | None:
 # Results ---------------------------------------------------------------------------------------------------------
 
 
-def show_results(results: Sequence[Result], threshold: float) -> tuple[Sequence[Result], int, Update, Any, Any]:
+def show_results(results: Sequence[AnyResult], threshold: float) -> tuple[Sequence[AnyResult], int, Update, Any, Any]:
     """The results for the sliders, the first one chosen, the strip of all, and the first one's prompts; `redraw`
     follows, with the sliders as they are by then."""
-    strip = [(engine.thumbnail(result, threshold), result.name) for result in results] if len(results) > 1 else None
+    strip = [(several.thumbnail(result, threshold), result.name) for result in results] if len(results) > 1 else None
     return (
         results,
         0,
         gr.update(value=strip, visible=len(results) > 1, selected_index=0 if strip else None),
-        *engine.draw_prompts(results[0]),
+        *_shown_prompts(results[0]),
     )
 
 
-def segment(
-    drafts: list[Draft], current: int, tool: str, editor: EditorValue | None, class_name: str, description: str,
-    gallery: GalleryValue | None, mode: str, threshold: float,
-    progress: gr.Progress = gr.Progress(),  # noqa: B008 (gradio looks for it there)
-) -> tuple[Any, ...]:  # fmt: skip
-    """Segments the class in the query photos."""
-    drafts = keep_strokes(drafts, current, tool, editor)
-    share = 0.0
-
-    def report(done: float, text: str) -> None:
-        nonlocal share
-        share = done
-        progress(done, desc=text)
-
-    def waiting(ahead: int) -> None:
-        progress(share, desc=f"Waiting for others ({ahead})")
-
-    with errors_on_page(), MODEL_TURNS.visit() as visit:
-        turn = partial(visit.turn, waiting)
-        supports = [] if mode == "semantic" else marked(drafts)
-        files = [path for path, _ in gallery or []]
-        results = engine.predict(supports, class_name, description, files, mode, report, turn)
-        with turn():
-            return drafts, *show_results(results, threshold)
-
-
 @cache
-def first_results() -> tuple[Result, ...]:
+def first_results() -> tuple[AnyResult, ...]:
     """The first example's, the same for every visitor."""
     example = EXAMPLES[0]
     pairs = marked([example.draft()])
@@ -258,38 +232,51 @@ def open_page(threshold: float) -> tuple[Any, ...]:
 
 
 def choose_result(
-    results: Sequence[Result] | None, view: str, threshold: float, opacity: float, click: gr.SelectData
+    results: Sequence[AnyResult] | None, view: str, threshold: float, opacity: float, click: gr.SelectData
 ) -> tuple[Any, ...]:
     """Shows another query photo's result."""
     if not results:
         raise gr.Error("The page was idle too long and has lost its results; reload it.", print_exception=False)
     result = results[click.index]
-    return click.index, *engine.draw(result, view, threshold, opacity), *engine.draw_prompts(result)
+    return click.index, *_drawn(result, view, threshold, opacity), *_shown_prompts(result)
 
 
 def redraw(
-    results: Sequence[Result] | None, chosen: int, view: str, threshold: float, opacity: float
-) -> tuple[Any, str]:
+    results: Sequence[AnyResult] | None, chosen: int, view: str, threshold: float, opacity: float
+) -> tuple[Any, str, Update]:
     """Draws the result that is shown again; the model is not asked."""
-    return engine.draw(results[chosen], view, threshold, opacity) if results else (None, "")
+    return _drawn(results[chosen], view, threshold, opacity) if results else (None, "", gr.update(visible=False))
 
 
-def save_masks(results: Sequence[Result] | None, threshold: float) -> Iterator[str]:
+def _drawn(result: AnyResult, view: str, threshold: float, opacity: float) -> tuple[Any, str, Update]:
+    picture, words, legend = several.draw(result, view, threshold, opacity)
+    return picture, words, gr.update(value=legend, visible=bool(legend))
+
+
+def _shown_prompts(result: AnyResult) -> tuple[Update, Update]:
+    """What each prompt alone makes of the photo; of several classes it is not asked."""
+    by_name, by_support = (
+        gr.update(value=picture, visible=isinstance(result, engine.Result)) for picture in several.draw_prompts(result)
+    )
+    return by_name, by_support
+
+
+def save_masks(results: Sequence[AnyResult] | None, threshold: float) -> Iterator[str]:
     """The masks, in the photos' own size."""
     if not results:
         raise gr.Error("There is no result yet; press “Segment” first.", print_exception=False)
     with written_files() as folder:
         with QUICK_TURNS.visit() as visit:
-            files = engine.write_masks(results, threshold, folder, visit.turn)
+            files = several.write_masks(results, threshold, folder, visit.turn)
             packed = engine.pack(files, folder / "masks.zip")
         yield str(packed)
 
 
-def save_coco(results: Sequence[Result] | None, threshold: float) -> Iterator[str]:
+def save_coco(results: Sequence[AnyResult] | None, threshold: float) -> Iterator[str]:
     """All masks as a COCO JSON."""
     if not results:
         raise gr.Error("There is no result yet; press “Segment” first.", print_exception=False)
     with written_files() as folder:
         with QUICK_TURNS.visit() as visit:
-            file = engine.write_coco(results, threshold, folder / "annotations.json", visit.turn)
+            file = several.write_coco(results, threshold, folder / "annotations.json", visit.turn)
         yield str(file)

@@ -19,7 +19,7 @@ except ImportError as error:
 from starlette.middleware import Middleware
 
 from ..inference.pictures import TINT
-from . import events, programs
+from . import asking, class_events, events, programs
 from .answers import Page
 from .editor import MarksEditor
 from .events import BRUSH, TOOLS
@@ -71,6 +71,8 @@ CSS = """
 .example img { width: 56px; height: 42px; border-radius: 4px; }
 #clickable img { cursor: crosshair; }
 .tight { gap: 6px; }
+.legend { list-style: none; margin: 0 !important; padding: 0 !important; }
+.legend .swatch { display: inline-block; width: 14px; height: 14px; margin-right: 6px; border: 1px solid #555; }
 """
 
 # Gradio's own greys and blue fall short of the contrast that WCAG asks for.
@@ -93,6 +95,7 @@ def build_page() -> gr.Blocks:
     with Page(store=store, quick=quick_turn, title="DSV-LFS: few-shot segmentation") as page:
         drafts = gr.State(time_to_live=3600)  # None once it is given up
         current, tool = gr.State(0), gr.State(BRUSH)
+        classes, place = gr.State([], time_to_live=3600), gr.State(0)
         results, chosen = gr.State(time_to_live=3600), gr.State(0)
         asks_model = {"concurrency_id": "model", "concurrency_limit": None}  # `visits.MODEL_TURNS` bounds it
         _add_endpoints(asks_model)  # before the page's own events, which would take their names
@@ -162,11 +165,15 @@ def build_page() -> gr.Blocks:
                     buttons=[],
                     elem_id="query",
                 )
+                which_class = gr.Radio([("1", 0)], value=0, label="Class", visible=False, elem_id="which-class")
                 class_name = gr.Textbox(EXAMPLES[0].class_name, label="Class name", max_lines=1, elem_id="class-name")
                 description = gr.Textbox(
                     EXAMPLES[0].description, label="Description (optional)", lines=2, elem_id="description"
                 )
-                describe_button = gr.Button("Write a description", size="sm", elem_id="describe")
+                with gr.Row(elem_classes="tight"):
+                    describe_button = gr.Button("Write a description", elem_id="describe", **small)
+                    add_class_button = gr.Button("Add a class", elem_id="add-class", **small)
+                    remove_class_button = gr.Button("Remove class", visible=False, elem_id="remove-class", **small)
                 mode = gr.Radio(list(PROMPTS.items()), value="both", label="Prompts", elem_id="mode")
                 segment_button = gr.Button("Segment", variant="primary", elem_id="segment")
             with gr.Column(min_width=300):
@@ -189,6 +196,7 @@ def build_page() -> gr.Blocks:
                     elem_id="strip",
                 )
                 area = gr.Textbox(label="Area", interactive=False, elem_id="area")
+                legend = gr.HTML(visible=False, elem_id="legend")
                 view = gr.Radio(list(VIEWS.items()), value="mask", label="Show", elem_id="view")
                 with gr.Row(elem_classes="tight"):
                     threshold = gr.Slider(
@@ -209,9 +217,12 @@ def build_page() -> gr.Blocks:
         marking = [drafts, current, tool]
         words = [class_name, description]
         drawing = [view, threshold, opacity]
-        inputs = [*marking, editor, *words, query, mode, threshold]
+        in_fields = [classes, place, *marking, editor, *words]
+        class_list = [which_class, remove_class_button]
+        of_class = [classes, place, drafts, current, *shown, *words, *class_list]
+        inputs = [*in_fields, query, mode, threshold]
         outputs = [results, chosen, strip, by_name, by_support]
-        to_draw, drawn = [results, chosen, *drawing], [found, area]
+        to_draw, drawn = [results, chosen, *drawing], [found, area, legend]
         private = {"api_visibility": "private"}
         is_quick = {"queue": False, "show_progress": "hidden", **private}
         reads_files = {"concurrency_id": "files", "concurrency_limit": None, **private}
@@ -222,9 +233,9 @@ def build_page() -> gr.Blocks:
         )
         gr.on(
             [segment_button.click, class_name.submit],
-            events.segment,
+            asking.segment,
             inputs,
-            [drafts, *outputs],
+            [classes, drafts, *class_list, *outputs],
             show_progress_on=found,
             **asks_model,
             **private,
@@ -234,8 +245,12 @@ def build_page() -> gr.Blocks:
         )
         for change in (threshold.input, opacity.input, view.input):
             change(events.redraw, to_draw, drawn, trigger_mode="always_last", **is_quick)
-        strip.select(events.choose_result, [results, *drawing], [chosen, found, area, by_name, by_support], **is_quick)
+        strip.select(events.choose_result, [results, *drawing], [chosen, *drawn, by_name, by_support], **is_quick)
 
+        add_class_button.click(class_events.add_class, in_fields, of_class, **is_quick)
+        which_class.input(class_events.choose_class, [*in_fields, which_class], of_class, **is_quick)
+        remove_class_button.click(class_events.remove_class, [classes, place, tool], of_class, **is_quick)
+        class_name.blur(class_events.name_class, [classes, place, drafts, *words], class_list, **is_quick)
         which.input(events.choose_support, [*marking, editor, which], [drafts, current, *shown], **is_quick)
         tools.input(events.choose_tool, [*marking, editor, tools], [drafts, tool, *shown, tools], **is_quick)
         remove_button.click(events.remove_support, [*marking, editor], [drafts, current, *shown], **is_quick)
@@ -244,8 +259,8 @@ def build_page() -> gr.Blocks:
             events.follow_clicks, [drafts, current], [drafts, clickable], **asks_model, **private
         )
         photo_upload.upload(
-            events.add_photos,
-            [*marking, editor, *words, photo_upload],
+            class_events.add_photos,
+            [*in_fields, photo_upload],
             [drafts, current, *shown, *words],
             **reads_files,
         )
@@ -259,26 +274,22 @@ def build_page() -> gr.Blocks:
                 None, js=TAKE.replace("{}", file.elem_id), api_visibility="private"
             )
         for button, example in zip(example_buttons, EXAMPLES, strict=True):
-            button.click(
-                partial(_open_example, example), tool, [drafts, current, *shown, *words, query], **is_quick
-            ).then(events.segment, inputs, [drafts, *outputs], show_progress_on=found, **asks_model, **private).success(
-                events.redraw, to_draw, drawn, **is_quick
-            )
+            button.click(partial(_open_example, example), tool, [*of_class, query], **is_quick).then(
+                asking.segment,
+                inputs,
+                [classes, drafts, *class_list, *outputs],
+                show_progress_on=found,
+                **asks_model,
+                **private,
+            ).success(events.redraw, to_draw, drawn, **is_quick)
     store.keep()  # what the page shows at first
     return page.queue(max_size=64)
 
 
 def _open_example(example: Example, tool: str) -> tuple[Any, ...]:
     """Fills the page with an example."""
-    draft = example.draft()
-    return (
-        [draft],
-        0,
-        *events.show_draft([draft], 0, tool),
-        example.class_name,
-        example.description,
-        [str(example.query_file)],
-    )
+    only = class_events.ClassDraft(example.class_name, example.description, (example.draft(),))
+    return *class_events.show_class([only], 0, tool), [str(example.query_file)]
 
 
 def _add_endpoints(asks_model: dict[str, Any]) -> None:

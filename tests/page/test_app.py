@@ -214,13 +214,14 @@ def test_the_threshold_asks_the_model_for_nothing(app, model):
     results, chosen, *_ = events.open_page(0.5)
     asked = len(model.queries)
     assert events.redraw(results, chosen, "mask", 0.5, 0.5)[1] == "50.0% of the photo"
-    shown, area = events.redraw(results, 0, "mask", 0.75, 1.0)
+    shown, area, legend = events.redraw(results, 0, "mask", 0.75, 1.0)
+    assert not legend["visible"]
     assert area == "25.0% of the photo"
     photo = events.engine.decode_preview(results[0].preview)
     np.testing.assert_array_equal(shown, overlay(photo, ramp(photo.size) >= 0.75, 1.0))
     assert events.redraw(results, 0, "mask", 1.0, 1.0)[1].startswith("Nothing reaches")
     assert len(model.queries) == asked
-    assert events.redraw(None, 0, "mask", 0.5, 0.5) == (None, "")
+    assert events.redraw(None, 0, "mask", 0.5, 0.5)[:2] == (None, "")
 
 
 def test_votes_and_maps_are_shown(app, model, circle, files):
