@@ -16,7 +16,6 @@ from .supports import Draft, EditorValue, marked
 from .uploads import shorten
 from .visits import warn
 
-
 TOO_MANY = f"There can be {MAX_ALL_SUPPORTS} support photos of all classes together at most; remove some first."
 
 
