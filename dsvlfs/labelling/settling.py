@@ -1,9 +1,10 @@
 """Which class a pixel belongs to, where several claim it; and what that makes of their masks."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import TypedDict
 
 import numpy as np
+from PIL import Image
 from scipy import ndimage
 
 from ..inference.calibration import expected_iou
@@ -13,6 +14,11 @@ from .instances import objects_of
 from .labels import Figures, ObjectFigures
 
 MOST_OBJECTS = 2**16 - 1  # of a map's 16 bits
+
+GRAIN = 64
+"""Cells of the longer side: what is finer does not decide whose a pixel is."""
+REMNANT = 0.05
+"""Share of what a class claims, under which what others leave of it is none of it."""
 
 AnyPrediction = Prediction | CloserPrediction
 
@@ -29,7 +35,8 @@ Asked = tuple[AnyPrediction, Cut]
 
 
 def settle(predictions: Sequence[Asked], class_map: np.ndarray) -> tuple[Figures, ...]:
-    """Gives each pixel to the class that is surest of it.
+    """Gives each pixel to the class that is surest of its surroundings (`GRAIN`); a class that others leave next to
+    nothing (`REMNANT`) gets none.
 
     Args:
         predictions: of each class, and the threshold and least presence of its mask.
@@ -38,23 +45,51 @@ def settle(predictions: Sequence[Asked], class_map: np.ndarray) -> tuple[Figures
     Returns:
         The figures of each class's mask, as it is in the map.
     """
-    surest = np.zeros(class_map.shape, dtype=np.float32)
-    claimed, figures = [], []
-    for number, (prediction, cut) in enumerate(predictions, 1):  # one by one: a large photo's maps take much memory
-        found = prediction.segmentation(**cut)
-        certain = _certain(prediction, found)
-        wins = found.mask & (certain > surest)
-        class_map[wins] = number
-        surest[wins] = certain[wins]
-        claimed.append(np.count_nonzero(found.mask))
-        figures.append(figures_of(found, found.mask))
+    claimed, figures = _share_out(predictions, class_map, set())
     kept = np.bincount(class_map.ravel(), minlength=len(predictions) + 1)[1:]
+    if remnants := {place for place, count in enumerate(kept) if 0 < count < REMNANT * claimed[place]}:
+        class_map[:] = 0
+        _share_out(predictions, class_map, remnants)
+        kept = np.bincount(class_map.ravel(), minlength=len(predictions) + 1)[1:]
     for place, (prediction, cut) in enumerate(predictions):
         if kept[place] != claimed[place]:
             found, mask = prediction.segmentation(**cut), class_map == place + 1
             expected = None if prediction.calibration is None else expected_iou(mask, _certain(prediction, found))
             figures[place] = figures_of(found, mask, expected)
     return tuple(figures)
+
+
+def _share_out(
+    predictions: Sequence[Asked], class_map: np.ndarray, left_out: Container[int]
+) -> tuple[list[int], list[Figures]]:
+    """Fills the map, and gives each class's pixels and figures before others took theirs; those at some places of the
+    list are left out, and get no figures."""
+    surest = np.zeros(class_map.shape, dtype=np.float32)
+    claimed, figures = [], []
+    for place, (prediction, cut) in enumerate(predictions):  # one by one: a large photo's maps take much memory
+        if place in left_out:
+            continue
+        found = prediction.segmentation(**cut)
+        claimed.append(np.count_nonzero(found.mask))
+        figures.append(figures_of(found, found.mask))
+        if not claimed[-1]:
+            continue
+        certain = _around(_certain(prediction, found))
+        wins = found.mask & (certain > surest)
+        class_map[wins] = place + 1
+        surest[wins] = certain[wins]
+    return claimed, figures
+
+
+def _around(certain: np.ndarray) -> np.ndarray:
+    """A map (height, width) without what is finer than `GRAIN`."""
+    height, width = certain.shape
+    scale = GRAIN / max(height, width)
+    if scale >= 1:
+        return certain
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    coarse = Image.fromarray(certain).resize(size, Image.Resampling.BOX)
+    return np.asarray(coarse.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def objects_in(

@@ -1,0 +1,58 @@
+"""Whose a pixel is, where several classes claim it."""
+
+import numpy as np
+import pytest
+import torch
+
+from dsvlfs.inference.calibration import Calibration
+from dsvlfs.inference.results import Prediction
+from dsvlfs.labelling.settling import Cut, settle
+
+CUT: Cut = {"threshold": 0.5, "min_presence": 0}
+
+
+def predicted(logits: np.ndarray) -> Prediction:
+    height, width = logits.shape
+    return Prediction(
+        torch.from_numpy(logits.astype(np.float32))[None], (width, height), 0.5, calibration=Calibration()
+    )
+
+
+def settled(*maps: np.ndarray) -> tuple[np.ndarray, list[float]]:
+    class_map = np.zeros(maps[0].shape, np.uint8)
+    figures = settle([(predicted(logits), CUT) for logits in maps], class_map)
+    return class_map, [entry.area_percent for entry in figures]
+
+
+def test_classes_that_are_equally_sure_make_no_chequers():
+    rows, columns = np.indices((192, 192)) // 2
+    chequers = np.where((rows + columns) % 2, 0.4, -0.4)
+    left_sure = np.where(columns < 48, 1.0, 0.0)
+    maps = [2 + left_sure + chequers, 2.5 - chequers, np.full((192, 192), 0.5)]
+    class_map, areas = settled(*maps)
+    assert (class_map[:, :90] == 1).all()
+    assert (class_map[:, 102:] == 2).all()
+    assert areas == [pytest.approx(50, abs=3), pytest.approx(50, abs=3), 0]
+
+
+def test_a_pixel_goes_to_none_that_does_not_claim_it():
+    narrow = np.full((192, 192), -3.0)
+    narrow[:, 90:92] = 1.0
+    beside = np.full((192, 192), -1.0)
+    beside[:, :90] = 2.0
+    class_map, _ = settled(narrow, beside)
+    assert (class_map[:, :90] == 2).all()
+    assert (class_map[:, 90:92] == 1).all()
+    assert not class_map[:, 92:].any()
+
+
+def test_what_next_to_nothing_is_left_of_goes_to_the_others():
+    whole, sure = np.full((128, 128), 1.0), np.full((128, 128), 3.0)
+    sure[:, :4] = -3.0  # 3 % of what the other claims
+    class_map, areas = settled(whole, sure)
+    assert not (class_map == 1).any()
+    assert areas[0] == 0
+    sure[:, :24] = -3.0  # and 19 %
+    class_map, areas = settled(whole, sure)
+    assert (class_map[:, :20] == 1).all()
+    assert areas == [pytest.approx(18.75, abs=2), pytest.approx(81.25, abs=2)]
