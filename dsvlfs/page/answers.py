@@ -23,7 +23,7 @@ from .turns import HAS_LEFT, VISITOR, BusyError, Visitor
 from .uploads import EXPIRED, shorten
 
 OWN_FAULT = "The page could not do this, by a fault of its own; try again, or with other photos."
-MAX_SESSIONS = 100  # whose photos and results are kept; five supports and twelve results are some 30 MiB
+MAX_SESSIONS = 100  # whose photos and results are kept; ten supports and twelve results are some 60 MiB
 PAUSE = 1.0  # seconds before who asks too much is told so, lest they ask again at once
 
 

@@ -116,7 +116,8 @@ def predict(
             own = "semantic" if not entry.supports else mode
             supports = [] if own == "semantic" else entry.supports
             parts += engine.predict(supports, entry.name, entry.description, [file], own, turn=turn, is_whole=False)
-        results.append(SharedResult(tuple(parts)))
+        # One preview of the photo is enough.
+        results.append(SharedResult(tuple(replace(part, preview=parts[0].preview) for part in parts)))
     return results
 
 

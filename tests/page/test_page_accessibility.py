@@ -127,6 +127,16 @@ def _states(page: Any, photos: list[str]) -> Iterator[str]:
     field(page, "class-name").fill("ball")
     page.locator("#segment").click()
     page.locator("#strip img").nth(2).wait_for()
+    page.locator("#add-class").click()
+    page.get_by_role("radio", name="Class 2").wait_for()
+    field(page, "class-name").fill("a second class with a name that is long enough to be cut")
+    page.locator("#segment").click()
+    page.locator("#legend li").nth(1).wait_for()
+    yield "two classes"
+    page.locator("#remove-class").click()
+    page.locator("#which-class").wait_for(state="detached")
+    page.locator("#segment").click()
+    page.locator("#legend").wait_for(state="detached")
     yield "several results"
 
 
