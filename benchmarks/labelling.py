@@ -25,7 +25,7 @@ from dsvlfs import DSVLFSModel, Labeller, Sample
 from dsvlfs.inference.encoded import Support
 from dsvlfs.inference.photos import Photo, load_photo
 from dsvlfs.labelling.closer import CloserPrediction, views_of
-from dsvlfs.labelling.settling import AnyPrediction, Cut, settle
+from dsvlfs.labelling.settling import SMALL_IS_WORSE, AnyPrediction, Cut, settle
 
 ROOT = Path(__file__).parents[1]
 TRAIN, VAL = "train2017", "val2017"
@@ -170,7 +170,8 @@ class Remembering:
 
 
 def parts_of(asked: Sequence[AnyPrediction], size: tuple[int, int]) -> list[tuple[int, np.ndarray, float]]:
-    """Connected parts of each class's mask: the class's number, the part, and its mean probability."""
+    """Connected parts of each class's mask: the class's number, the part, and its mean probability, times a power of its
+    share of the photo."""
     cuts: list[Cut] = [{"threshold": 0.5, "min_presence": 0} for _ in asked]
     class_map = np.zeros(size[::-1], np.uint8)
     settle(list(zip(asked, cuts)), class_map)
@@ -178,7 +179,9 @@ def parts_of(asked: Sequence[AnyPrediction], size: tuple[int, int]) -> list[tupl
     for number, prediction in enumerate(asked, 1):
         numbers, count = ndimage.label(class_map == number)
         probability = prediction.segmentation(0.5, min_presence=0).probability
-        found += [(number, numbers == part, float(probability[numbers == part].mean())) for part in range(1, count + 1)]
+        for part in range(1, count + 1):
+            inside = numbers == part
+            found.append((number, inside, float(probability[inside].mean() * inside.mean() ** power)))
     return found
 
 
@@ -216,6 +219,7 @@ def precision_of_objects(data: Path, photos: int) -> dict[str, Any]:
         for way, entries in (
             ("instances", found),
             ("connected parts", parts_of(whole, photo.size)),
+            ("connected parts, small ones worse", parts_of(whole, photo.size, SMALL_IS_WORSE)),
             ("connected parts of closer looks", parts_of(looked, photo.size)),
         ):
             for number, mask, score in entries:

@@ -33,7 +33,7 @@ class ObjectFigures:
         class_number: from 1 on, of the classes.
         box: (left, top, width, height) in pixels.
         area: in pixels.
-        score: mean probability over it, in [0, 1].
+        score: mean probability over it, less where it is small, in [0, 1]: what to rank objects by.
         expected_iou: of its mask; None where the model has no calibration.
     """
 

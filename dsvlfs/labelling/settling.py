@@ -20,6 +20,10 @@ GRAIN = 64
 REMNANT = 0.05
 """Share of what a class claims, under which what others leave of it is none of it."""
 
+SMALL_IS_WORSE = 0.1
+"""Power of an object's share of the photo in its score: small ones are wrong more often than their probability says
+(`docs/experiments.md`)."""
+
 AnyPrediction = Prediction | CloserPrediction
 
 
@@ -112,6 +116,7 @@ def objects_in(
             if place is None:  # too thin for the photo's pixels
                 continue
             inside = numbers[place] == object_number
+            area = int(np.count_nonzero(inside))
             objects.append(
                 ObjectFigures(
                     class_number=number,
@@ -121,8 +126,8 @@ def objects_in(
                         place[1].stop - place[1].start,
                         place[0].stop - place[0].start,
                     ),
-                    area=int(np.count_nonzero(inside)),
-                    score=float(found.probability[place][inside].mean()),
+                    area=area,
+                    score=float(found.probability[place][inside].mean()) * (area / mask.size) ** SMALL_IS_WORSE,
                     expected_iou=None if loss is None else min(1.0, loss * float(certain[place][inside].mean())),
                 )
             )

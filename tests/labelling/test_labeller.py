@@ -116,7 +116,10 @@ def test_objects_are_told_apart_in_closer_looks(sample):
         (80, 0, 20, 60), (20, 0, 20, 28), (60, 0, 20, 60), (20, 32, 20, 28),
     ]  # fmt: skip
     assert [entry.area for entry in labels.objects] == [1200, 560, 1200, 560]
-    assert all(entry.score > 0.9 and entry.expected_iou > 0.9 for entry in labels.objects)
+    assert all(entry.expected_iou > 0.9 for entry in labels.objects)
+    # The smaller, the less.
+    assert labels.objects[0].score == labels.objects[2].score > labels.objects[1].score == labels.objects[3].score
+    assert labels.objects[0].score == pytest.approx(0.2**0.1, abs=0.05)
     assert labels.object_map[30, [5, 30, 70, 90]].tolist() == [0, 0, 3, 1]
     assert labels.class_map[5, 5] == 0
     np.testing.assert_array_equal(labels.class_map > 0, labels.object_map > 0)
