@@ -169,9 +169,11 @@ class Remembering:
         return self._supports[key]
 
 
-def parts_of(asked: Sequence[AnyPrediction], size: tuple[int, int]) -> list[tuple[int, np.ndarray, float]]:
-    """Connected parts of each class's mask: the class's number, the part, and its mean probability, times a power of its
-    share of the photo."""
+def parts_of(
+    asked: Sequence[AnyPrediction], size: tuple[int, int], power: float = 0
+) -> list[tuple[int, np.ndarray, float]]:
+    """Connected parts of each class's mask: the class's number, the part, and its mean probability, times a power of
+    its share of the photo."""
     cuts: list[Cut] = [{"threshold": 0.5, "min_presence": 0} for _ in asked]
     class_map = np.zeros(size[::-1], np.uint8)
     settle(list(zip(asked, cuts)), class_map)
