@@ -1,23 +1,33 @@
 """The frozen image encoder: a photo to the features of its blocks and, for SAM, its image embedding."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
+import torch
 from torch import Tensor, nn
 from transformers import Dinov2Config, PreTrainedConfig, PreTrainedModel, SamVisionConfig
 
 
 class ImageEncoder(nn.Module):
-    """DINOv2 or SAM's ViT, frozen.
+    """DINOv2 or SAM's ViT, frozen. Of DINOv2, the blocks after the last that is asked for are dropped.
 
     Args:
         backbone: transformers' `Dinov2Model` or `SamVisionModel`.
         blocks: numbers of the blocks whose output is returned, from 1.
+
+    Attributes:
+        halves_products: whether a DINOv2 in float32 on a CPU multiplies in bfloat16, as it does where the CPU has
+            instructions for it: two thirds of the time, features with a cosine of 0.9999 to those in float32.
     """
 
     def __init__(self, *, backbone: PreTrainedModel, blocks: Sequence[int]) -> None:
         super().__init__()
         self.backbone = backbone.requires_grad_(False).eval()
         self.blocks = tuple(blocks)
+        is_dinov2 = isinstance(backbone.config, Dinov2Config)
+        if is_dinov2:
+            backbone.encoder.layer = backbone.encoder.layer[: max(blocks)]
+        self.halves_products = is_dinov2 and torch.cpu._is_avx512_bf16_supported()
 
     def train(self, mode: bool = True) -> "ImageEncoder":
         """Stays in evaluation mode: it is frozen."""
@@ -33,8 +43,13 @@ class ImageEncoder(nn.Module):
             `image.N`: (batch, channels, height, width) for each block N asked for; with SAM also `image.embedding`:
             (batch, 256, height, width).
         """
-        output = self.backbone(pixel_values=pixel_values, output_hidden_states=True)
-        features = {f"image.{n}": _to_map(output.hidden_states[n], self.backbone.config) for n in self.blocks}
+        halved = self.halves_products and pixel_values.device.type == "cpu" and pixel_values.dtype == torch.float32
+        with torch.autocast("cpu", torch.bfloat16) if halved else nullcontext():
+            output = self.backbone(pixel_values=pixel_values, output_hidden_states=True)
+        features = {
+            f"image.{n}": _to_map(output.hidden_states[n].to(pixel_values.dtype), self.backbone.config)
+            for n in self.blocks
+        }
         if isinstance(self.backbone.config, SamVisionConfig):
             features["image.embedding"] = output.last_hidden_state
         return features

@@ -186,7 +186,7 @@ def _query(model: DSVLFSModel, scene: Scene) -> tuple[dict[str, Tensor], dict]:
     features = model.frozen_features(view)
     config = model.config
     wanted = config.frozen_layers if config.embedding_layers else [*config.frozen_layers, "image.embedding"]
-    tensors = {name: features[name][0].half() for name in [*wanted, "tokens"]}
+    tensors = {name: features[name][0].half().cpu() for name in [*wanted, "tokens"]}
     side = target_side(config)
     kept = [item for item in scene.objects if item.mask.mean() >= 0.002]
     masks = [on_decoder_grid(item.mask, view, side) for item in kept]
@@ -210,8 +210,8 @@ def _support(
     image = image.convert("RGB")
     view, square = model.processor.support_view(image, mask)
     layers, grid_mask = model.support_features(model.frozen_features(view), square)
-    tensors = {f"layer.{i}": layer[0].half() for i, layer in enumerate(layers)}
-    tensors["mask"] = (grid_mask[0] * 255).round().to(torch.uint8)
+    tensors = {f"layer.{i}": layer[0].half().cpu() for i, layer in enumerate(layers)}
+    tensors["mask"] = (grid_mask[0] * 255).round().to("cpu", torch.uint8)
     names = {"photo_id": row["photo_id"], "names": row["class_names"], "definition": row["definition"]}
     return tensors, names | {"area": float(mask.mean())}
 

@@ -33,7 +33,9 @@ def training_scenes(
         InputError: a pack is missing or laid out wrong, or there is no such folder of `domains`.
     """
     singles = [load_photo_folder(root / name / _PHOTO_FOLDERS[name]) for name in packs if name in _PHOTO_FOLDERS]
-    scenes, prominent, known = [], [], 0
+    scenes: list[Dataset] = []
+    prominent: list[int] = []
+    known = 0
     for name in packs:
         if name in _SCENES:
             rows, chosen = _SCENES[name](root / name, left_out)
@@ -47,6 +49,7 @@ def training_scenes(
         scenes=concatenate_datasets(scenes or [_none()]),
         cutouts=cutouts.select(kept),
         prominent=prominent,
+        parts=[len(rows) for rows in scenes],
     )
 
 

@@ -29,7 +29,7 @@ from ..processes import PATIENCE
 from .episode_losses import EpisodeLosses, build_model
 from .run_folder import RunFolder
 from .schedule import StepPlan
-from .settings import TrainingConfig, load_config
+from .settings import PACKS, TrainingConfig, load_config
 from .shot_losses import ShotLosses
 from .sources import open_episodes
 from .trainer import Trainer
@@ -114,6 +114,8 @@ def train(
             f"The language model of {run.start_from()} is adapted to photos, and text_only_steps suppose one "
             "that is not; set them to 0."
         )
+    if config.dataset == PACKS:
+        model.to(accelerator.device)  # the frozen features come before the first step
     episodes = open_episodes(config, model.eval(), data_root, cache or out / "cache")
     if episodes.alignment is not None:
         accelerator.print(f"Held-out names find their own photo among four in {episodes.alignment.accuracy:.0%}.")

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from ..errors import InputError
 from ..parts.request_fit import FitSupports
-from .class_texts import describe_classes
+from .class_texts import describe_classes, made_up_names
 from .feature_cache import FeatureCache
 
 # A class of more supports than these is too wide to be one thing ('artifact').
@@ -104,7 +104,8 @@ class EpisodeDataset(Dataset):
         description_noise: share of these with a description of no help in its place (`describe_classes`).
         misnamed: share of the episodes with both prompts that are given another class's name: a name is often wrong or
             unknown to the language model, and then the support must decide.
-        absent: share of the episodes that ask for a class which the query does not show.
+        made_up: share of the episodes with both prompts that are given a word that means nothing.
+        absent: share of the episodes that ask for a class which the query does not show; all do of blank ones.
         fit_shots: supports of an episode, at most, that the fit to the request reads; half of the episodes have one.
         layers: of the queries that are read; None reads all.
         in_turns: whether the objects' own classes take turns, for a measure that weighs them alike.
@@ -122,6 +123,7 @@ class EpisodeDataset(Dataset):
         description_share: float,
         misnamed: float,
         description_noise: float = 0.0,
+        made_up: float = 0.0,
         absent: float = 0.0,
         fit_shots: int = 1,
         layers: Collection[str] | None = None,
@@ -137,7 +139,12 @@ class EpisodeDataset(Dataset):
         self._noisy = describe_classes(cache, description_noise) if description_noise else {}
         self.misnamed = misnamed
         self.absent = absent
-        self._queries = {stem: entry for stem, entry in cache.names("queries").items() if entry["objects"]}
+        self.made_up, self._made_up_names = made_up, made_up_names()
+        self._queries = {
+            stem: entry
+            for stem, entry in cache.names("queries").items()
+            if entry["objects"] or entry["kind"] == "blank"
+        }
         self._queries_of_kind: dict[str, list[str]] = defaultdict(list)
         for stem, entry in self._queries.items():
             self._queries_of_kind[entry["kind"]].append(stem)
@@ -172,7 +179,8 @@ class EpisodeDataset(Dataset):
             kind = self._kinds[rng.choice(len(self._kinds), p=self._kind_probabilities)]
             stem = self._queries_of_kind[kind][rng.integers(len(self._queries_of_kind[kind]))]
             objects = self._queries[stem]["objects"]
-            if self.absent and rng.random() < self.absent:  # no number is drawn where the setting is off
+            # No number is drawn where the setting is off.
+            if not objects or (self.absent and rng.random() < self.absent):
                 chosen = self._not_shown(rng, objects)
             else:
                 chosen = objects[rng.integers(len(objects))]
@@ -195,6 +203,8 @@ class EpisodeDataset(Dataset):
         asked_name = class_name
         if drawn.use_semantic and drawn.use_visual and rng.random() < self.misnamed:
             asked_name = self.class_names[rng.integers(len(self.class_names))]
+        if self.made_up and drawn.use_semantic and drawn.use_visual and rng.random() < self.made_up:
+            asked_name = self._made_up_names[rng.integers(len(self._made_up_names))]
         described = (
             asked_name == class_name
             and chosen["definition"]
@@ -212,7 +222,7 @@ class EpisodeDataset(Dataset):
         loaded = self.cache.load("queries", drawn.query, self._read)
         masks, ignore = loaded.pop("masks"), loaded.pop("ignore", None)
         shown = [item["place"] for item in self._queries[drawn.query]["objects"] if class_name in item["names"]]
-        target = (masks[shown].amax(dim=0) if shown else torch.zeros_like(masks[0])).float() / 255
+        target = (masks[shown].amax(dim=0) if shown else masks.new_zeros(masks.shape[1:])).float() / 255
         counted = torch.ones_like(target) if ignore is None else 1 - ignore.float() / 255
         layers, support_mask = self.load_support(drawn.support or next(iter(self._support_tensors)))
         return TrainingEpisode(

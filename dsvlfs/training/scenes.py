@@ -44,6 +44,10 @@ class Scene:
     ignore: np.ndarray | None = None
 
 
+# Their photos are drawn for a class.
+_IN_TURNS = ("photo", "collage")
+
+
 class SceneComposer:
     """Makes training scenes from photos with masks, each from a seed of its own.
 
@@ -53,10 +57,12 @@ class SceneComposer:
         cutouts: RGBA cut-outs; they are pasted onto photos, as the objects of `singles` are.
         prominent: numbers of the rows of `scenes` in which the class is large enough to draw the photo for, and to be a
             support; None takes all.
+        parts: number of rows of each of the sets that `scenes` is made of, whose classes are labelled alike; None where
+            it is one.
         side: of a composed scene, in pixels.
     """
 
-    kinds = ("mosaic", "photo", "cutouts", "single")
+    kinds = ("mosaic", "photo", "cutouts", "single", "collage", "blank")
 
     def __init__(
         self,
@@ -65,9 +71,11 @@ class SceneComposer:
         scenes: Dataset,
         cutouts: Dataset,
         prominent: Sequence[int] | None = None,
+        parts: Sequence[int] | None = None,
         side: int = 512,
     ) -> None:
         self.singles, self.scenes, self.cutouts = singles, scenes, cutouts
+        self._ends = np.cumsum(parts or [len(scenes)])
         self.prominent = range(len(scenes)) if prominent is None else prominent
         self.side = side
         self._rows_of_name: dict[str, list[int]] = {}
@@ -79,6 +87,9 @@ class SceneComposer:
         self._rows_of_photo: dict[str, list[int]] = {}
         for index, photo_id in enumerate(scenes["photo_id"]):
             self._rows_of_photo.setdefault(photo_id, []).append(index)
+        self._photos_of_part: dict[int, list[str]] = {}
+        for photo_id, rows in self._rows_of_photo.items():
+            self._photos_of_part.setdefault(self._part_of(rows[0]), []).append(photo_id)
         photos_of_class: dict[str, list[str]] = {}
         ids, names = scenes["photo_id"][:], scenes["class_name"][:]
         for index in self.prominent:
@@ -91,10 +102,10 @@ class SceneComposer:
 
         Args:
             kind: one of `kinds`.
-            seed: any integers; of a photo, the last one's turn is a class's.
+            seed: any integers; of a photo or a collage, the last one's turn is a class's.
         """
         rng = np.random.default_rng(seed)
-        scene = self._photo(rng, seed[-1]) if kind == "photo" else getattr(self, f"_{kind}")(rng)
+        scene = getattr(self, f"_{kind}")(rng, *([seed[-1]] if kind in _IN_TURNS else []))
         return _flipped(scene) if rng.random() < 0.5 else scene
 
     def _mosaic(self, rng: np.random.Generator) -> Scene:
@@ -112,14 +123,61 @@ class SceneComposer:
         return Scene("single", image, (_object(entry, mask),))
 
     def _photo(self, rng: np.random.Generator, turn: int) -> Scene:
+        return self._view("photo", self._drawn(rng, turn), rng, smallest=0.45, whole=0.4)
+
+    def _collage(self, rng: np.random.Generator, turn: int) -> Scene:
+        """Photos of one set as the tiles of a larger one: what they show is small, and much else is there."""
+        first = self._drawn(rng, turn)
+        rows, columns = [(2, 2), (2, 2), (2, 1), (1, 2), (3, 3)][rng.integers(5)]
+        alike = self._photos_of_part[self._part_of(self._rows_of_photo[first][0])]
+        others = [alike[i] for i in rng.integers(len(alike), size=rows * columns - 1)]
+        # Each photo once: its objects are found by its name.
+        ids = [first, *(name for i, name in enumerate(others) if name not in (first, *others[:i]))]
+        ids += [None] * (rows * columns - len(ids))
+        views = [
+            None if i is None else self._view("photo", i, rng, smallest=0.6, whole=0.6) for i in rng.permutation(ids)
+        ]
+        size = self.side // max(rows, columns)
+        scene = Image.new("RGB", (columns * size, rows * size))
+        objects, ignore = [], np.zeros(scene.size[::-1], dtype=bool)
+        for place, view in enumerate(views):
+            if view is None:
+                continue
+            top, left = (number * size for number in divmod(place, columns))
+            scene.paste(view.image.resize((size, size), Image.Resampling.BICUBIC), (left, top))
+            for item in view.objects:
+                mask = np.zeros_like(ignore)
+                mask[top : top + size, left : left + size] = _resized(item.mask, size)
+                objects.append(replace(item, mask=mask))
+            if view.ignore is not None:
+                ignore[top : top + size, left : left + size] = _resized(view.ignore, size)
+        return Scene("collage", scene, tuple(objects), ignore if ignore.any() else None)
+
+    def _blank(self, rng: np.random.Generator) -> Scene:
+        """A photo of nothing: one colour, a blend of four, or noise of some coarseness."""
+        cells = [1, 2, 8, 32, 128, self.side][rng.integers(6)]
+        base = rng.uniform(0, 255, 3)
+        pixels = np.clip(base + rng.uniform(5, 120) * rng.standard_normal((cells, cells, 3)), 0, 255)
+        how = [Image.Resampling.NEAREST, Image.Resampling.BICUBIC][rng.integers(2)]
+        return Scene("blank", Image.fromarray(pixels.astype(np.uint8)).resize((self.side, self.side), how), ())
+
+    def _drawn(self, rng: np.random.Generator, turn: int) -> str:
+        """A photo that shows the class whose turn it is."""
         photos = self._photos_of_class[turn % len(self._photos_of_class)]
-        photo_id = photos[rng.integers(len(photos))]
+        return photos[rng.integers(len(photos))]
+
+    def _view(self, kind: str, photo_id: str, rng: np.random.Generator, *, smallest: float, whole: float) -> Scene:
+        """A photo, or a part of it."""
         entries = [self.scenes[i] for i in self._rows_of_photo[photo_id]]
         image = entries[0]["image"].convert("RGB")
-        box = _random_box(rng, image.size, smallest=0.45) if rng.random() < 0.6 else (0, 0, *image.size)
+        box = (0, 0, *image.size) if rng.random() >= 1 - whole else _random_box(rng, image.size, smallest=smallest)
         objects = tuple(_object(entry, np.array(entry["mask"].crop(box)) > 0) for entry in entries)
         ignore = entries[0]["ignore"]
-        return Scene("photo", image.crop(box), objects, ignore and np.array(ignore.crop(box)) > 0)
+        return Scene(kind, image.crop(box), objects, ignore and np.array(ignore.crop(box)) > 0)
+
+    def _part_of(self, row: int) -> int:
+        """Number of the set that a row of `scenes` is from."""
+        return int(np.searchsorted(self._ends, row, side="right"))
 
     def _cutouts(self, rng: np.random.Generator) -> Scene:
         background, objects = self._ground(rng)
@@ -196,6 +254,10 @@ def _random_box(rng: np.random.Generator, size: tuple[int, int], smallest: float
     lengths = [max(1, round(side * rng.uniform(smallest, 1))) for side in size]
     left, top = (int(rng.integers(side - length + 1)) for side, length in zip(size, lengths))
     return left, top, left + lengths[0], top + lengths[1]
+
+
+def _resized(mask: np.ndarray, side: int) -> np.ndarray:
+    return np.array(Image.fromarray(mask).resize((side, side), Image.Resampling.NEAREST))
 
 
 def _flipped(scene: Scene) -> Scene:

@@ -52,6 +52,7 @@ class TrainingConfig:
             definition, or of a named set's class the bank's text.
         description_noise: share of the descriptions that are no help: a part of the right one, noise, another class's.
         misnamed: share of the episodes with both prompts that are given another class's name.
+        made_up: share of the packs' episodes with both prompts that are given a word that means nothing.
         absent: share of the packs' episodes that ask for a class which the query does not show.
         fit_shots: supports of an episode of the packs, at most, that the fit to the request reads.
         model: settings of the model (`DSVLFSConfig`) in place of the size's.
@@ -96,6 +97,7 @@ class TrainingConfig:
     description_share: float = 0.4
     description_noise: float = 0.0
     misnamed: float = 0.3
+    made_up: float = 0.0
     absent: float = 0.0
     fit_shots: int = 1
     model: dict[str, Any] = field(default_factory=dict)
@@ -147,6 +149,7 @@ class TrainingConfig:
             "description_share",
             "description_noise",
             "misnamed",
+            "made_up",
             "absent",
             "bad_shots",
         ):

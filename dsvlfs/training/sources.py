@@ -13,6 +13,7 @@ from ..data.named_sets import NAMED_SETS, load_named_set
 from ..errors import InputError
 from ..modeling import DSVLFSModel
 from .alignment import SemanticAlignment, TextStates
+from .class_texts import made_up_names
 from .feature_cache import FeatureCache
 from .packs import build_cache
 from .photo_episodes import FixedEpisodes, PhotoEpisodeDataset, collate_photos
@@ -66,7 +67,12 @@ def open_episodes(config: TrainingConfig, model: DSVLFSModel, root: Path, cache_
     validation = _validation(config, model, root) if config.validation_every else None
     if config.dataset == PACKS:
         layers = model.config.frozen_layers
-        mix |= {"length": length, "kind_weights": config.kind_weights, "absent": config.absent}
+        mix |= {
+            "length": length,
+            "kind_weights": config.kind_weights,
+            "absent": config.absent,
+            "made_up": config.made_up,
+        }
         without = {*config.left_out_classes, *_tested_names(config.fold)}
         seen = FeatureCache(cache_folder, without=without)
         if config.learns_shots:
@@ -89,7 +95,10 @@ def open_episodes(config: TrainingConfig, model: DSVLFSModel, root: Path, cache_
                     seen,
                     states,
                     description_noise=config.description_noise,
-                    unseen=validation.class_names if own_validation else (),
+                    unseen=[
+                        *(validation.class_names if own_validation else ()),
+                        *(made_up_names() if config.made_up else ()),
+                    ],
                 )
         return Episodes(
             training,

@@ -17,19 +17,18 @@ from safetensors.torch import load_file, save_file
 
 from dsvlfs import DSVLFSModel, InputError
 from dsvlfs.cli import main
-from dsvlfs.training.class_texts import describe_classes
+from dsvlfs.training.class_texts import describe_classes, made_up_names
 from dsvlfs.training.feature_cache import FeatureCache
-from dsvlfs.training.packs import build_cache, training_scenes
+from dsvlfs.training.packs import build_cache
 from dsvlfs.training.run_folder import RunFolder
 from dsvlfs.training.sampling import EpisodeDataset, collate
-from dsvlfs.training.scenes import SceneComposer
 from dsvlfs.training.schedule import StepPlan, dropout_seed, learning_rate_factor
 from dsvlfs.training.settings import TrainingConfig, load_config
 
 CONFIGS = Path(__file__).parents[2] / "train" / "configs"
 
 SETTINGS = """
-scenes: {mosaic: 3, photo: 2, cutouts: 2, single: 2}
+scenes: {mosaic: 3, photo: 2, cutouts: 2, single: 2, blank: 1}
 class_supports: 2
 steps: 6
 text_only_steps: 3
@@ -67,31 +66,6 @@ def _episodes(cache, **changes) -> EpisodeDataset:
         "misnamed": 0.0,
     }
     return EpisodeDataset(FeatureCache(cache), **(settings | changes))
-
-
-@pytest.mark.parametrize("kind", SceneComposer.kinds)
-def test_a_scene_is_made_by_its_seed_alone(packs, kind):
-    first, again = (training_scenes(packs).compose(kind, (1, 2)) for _ in range(2))
-    assert first.image.tobytes() == again.image.tobytes()
-    assert first.objects
-    for item in first.objects:
-        assert item.mask.shape == (first.image.height, first.image.width)
-        assert item.mask.dtype == bool
-
-
-def test_objects_of_a_scene_do_not_overlap(packs):
-    composer = training_scenes(packs)
-    for seed in range(8):
-        for kind in ("mosaic", "cutouts"):
-            assert np.sum([item.mask for item in composer.compose(kind, (seed,)).objects], axis=0).max() == 1
-
-
-def test_what_is_pasted_onto_a_photo_leaves_the_photos_own_objects_named(packs):
-    composer = training_scenes(packs)
-    scenes = [composer.compose("cutouts", (seed,)) for seed in range(8)]
-    of_the_ground = [item for scene in scenes for item in scene.objects if item.photo_id in ("1", "camvid_sample/a")]
-    assert {item.names for item in of_the_ground} == {("square",), ("circle",)}
-    assert any(item.mask.any() for item in of_the_ground)
 
 
 def test_an_episode_is_made_by_its_number_alone(cache):
@@ -191,6 +165,25 @@ def test_an_absent_class_has_an_empty_target(cache):
         assert episode.support_mask.any()
     shares = [bool(_episodes(cache, absent=0.5)[i].target.any()) for i in range(40)]
     assert 8 <= sum(shares) <= 32
+
+
+def test_a_blank_photo_is_asked_for_what_it_does_not_show(cache):
+    episodes = _episodes(cache, kind_weights={"blank": 1.0}, visual_only=0.0, semantic_only=0.0)
+    for episode in (episodes[i] for i in range(6)):
+        assert episode.class_name
+        assert episode.support_mask.any()
+        assert not episode.target.any()
+
+
+def test_a_made_up_name_is_of_no_class_and_keeps_its_support_and_target(cache):
+    settings = {"visual_only": 0.0, "semantic_only": 0.0}
+    right, made_up = _episodes(cache, **settings), _episodes(cache, made_up=1.0, **settings)
+    assert not {*made_up_names()} & {*right.class_names}
+    for a, b in ((right[i], made_up[i]) for i in range(8)):
+        assert b.class_name in made_up_names()
+        assert b.wanted_name == a.wanted_name
+        torch.testing.assert_close(a.target, b.target, rtol=0, atol=0)
+        torch.testing.assert_close(a.support_layers, b.support_layers, rtol=0, atol=0)
 
 
 def test_the_learning_rate_rises_and_falls():
