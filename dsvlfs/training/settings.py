@@ -55,6 +55,7 @@ class TrainingConfig:
         made_up: share of the packs' episodes with both prompts that are given a word that means nothing.
         absent: share of the packs' episodes that ask for a class which the query does not show.
         fit_shots: supports of an episode of the packs, at most, that the fit to the request reads.
+        classifier_names: fit the names of the classes of the vision tower's own classifier as well (`ClassifierLooks`).
         model: settings of the model (`DSVLFSConfig`) in place of the size's.
         max_shots: supports of an episode at most. Above 1, only the attention over the shots learns, and the rest is a
             checkpoint's: with "packs" alone, every step reading names alone, and no validation.
@@ -100,6 +101,7 @@ class TrainingConfig:
     made_up: float = 0.0
     absent: float = 0.0
     fit_shots: int = 1
+    classifier_names: bool = False
     model: dict[str, Any] = field(default_factory=dict)
     max_shots: int = 1
     bad_shots: float = 0.0
@@ -169,6 +171,8 @@ class TrainingConfig:
                 raise InputError(f"The setting {name} is {value!r}; give a list of names.")
         if unknown := set(self.packs) - set(PACK_NAMES):
             raise InputError(f"packs names {unknown.pop()!r}; the packs are {', '.join(PACK_NAMES)}.")
+        if not isinstance(self.classifier_names, bool):
+            raise InputError(f"The setting classifier_names is {self.classifier_names!r}; give true or false.")
         if not isinstance(self.model, dict):
             raise InputError(f"The setting model is {self.model!r}; give a mapping of the model's settings.")
         for name in ("scenes", "kind_weights"):

@@ -11,6 +11,7 @@ from torch.utils.data import ConcatDataset, Dataset
 from ..data.episodes import load_episodes, take_evenly
 from ..data.named_sets import NAMED_SETS, load_named_set
 from ..errors import InputError
+from ..hub.imagenet_classes import imagenet_classes
 from ..modeling import DSVLFSModel
 from .alignment import SemanticAlignment, TextStates
 from .class_texts import made_up_names
@@ -99,6 +100,7 @@ def open_episodes(config: TrainingConfig, model: DSVLFSModel, root: Path, cache_
                         *(validation.class_names if own_validation else ()),
                         *(made_up_names() if config.made_up else ()),
                     ],
+                    classes=imagenet_classes() if config.classifier_names else None,
                 )
         return Episodes(
             training,
