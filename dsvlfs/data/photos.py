@@ -69,7 +69,15 @@ def load_coco(root: Path, split: str) -> Dataset:
     Raises:
         InputError: the annotations are not there or lack something.
     """
-    file = root / "annotations" / f"instances_{split}.json"
+    return load_coco_file(root / "annotations" / f"instances_{split}.json", root / split)
+
+
+def load_coco_file(file: Path, folder: Path) -> Dataset:
+    """A COCO JSON of instances whose photos lie in `folder`; rows as `load_coco` has them.
+
+    Raises:
+        InputError: the annotations are not there or lack something.
+    """
     annotations = read_coco(file)
     categories = {entry["id"]: entry for entry in annotations["categories"]}
     instances = defaultdict(list)
@@ -93,7 +101,7 @@ def load_coco(root: Path, split: str) -> Dataset:
         rows.append(
             {
                 "photo_id": str(photo_id),
-                "image": str(root / split / photo["file_name"]),
+                "image": str(folder / photo["file_name"]),
                 "mask": as_png(mask),
                 "ignore": None,
                 "class_name": category["name"],
@@ -102,6 +110,24 @@ def load_coco(root: Path, split: str) -> Dataset:
             }
         )
     return rows_of(rows, file)
+
+
+def load_own_photos(root: Path) -> Dataset:
+    """A person's own photos: `metadata.jsonl` as `load_photo_folder` reads it, or one COCO JSON, whose photos lie
+    beside it or in `images`.
+
+    Raises:
+        InputError: there is neither, or both, or they are laid out wrong.
+    """
+    if (root / "metadata.jsonl").is_file():
+        return load_photo_folder(root)
+    found = sorted(root.glob("*.json"))
+    if len(found) != 1:
+        raise InputError(
+            f"{root} has no metadata.jsonl and {len(found)} JSON files; put metadata.jsonl there, with images and "
+            "masks, or one COCO JSON."
+        )
+    return load_coco_file(found[0], root / "images" if (root / "images").is_dir() else root)
 
 
 def load_cutouts(folder: Path) -> Dataset:

@@ -32,9 +32,12 @@ from .feature_cache import FeatureCache
 
 Text = tuple[str, str | None]
 
-# A class of more supports than these is too wide to look like one thing.
-_WIDEST_CLASS = 80
-_RIDGE = 100.0
+WIDEST_CLASS = 80
+"""A class of more supports than these is too wide to look like one thing."""
+
+RIDGE = 100.0
+"""Strength of the fit of looks to states, which are standardised."""
+
 # Of a class's look that is told by the classifier, against one photo's.
 _TOLD_WEIGHT = 0.3
 _FOLDS = 10
@@ -85,7 +88,7 @@ def _key(text: Text) -> str:
 
 
 @dataclass(frozen=True)
-class _Objects:
+class Objects:
     """The cache's supports: features (objects, features) of unit length, their entries in it, and the mean that was
     taken off the features."""
 
@@ -94,6 +97,7 @@ class _Objects:
     centre: Tensor
 
     def rows_of_name(self) -> dict[str, list[int]]:
+        """The objects of each name."""
         rows = defaultdict(list)
         for index, entry in enumerate(self.entries):
             for name in entry["names"]:
@@ -130,7 +134,7 @@ class SemanticAlignment:
         unseen: Collection[str] = (),
         classes: ImagenetClasses | None = None,
     ) -> None:
-        objects = _read_objects(model.config, cache)
+        objects = read_objects(model.config, cache)
         self._centre = objects.centre
         rows_of_name = objects.rows_of_name()
         shown = [item for query in cache.names("queries").values() for item in query["objects"]]
@@ -144,7 +148,7 @@ class SemanticAlignment:
             self._texts += [text for text in dict.fromkeys(further) if text not in definitions]
         own_names = {entry["names"][0] for entry in objects.entries}
         rows = [
-            own if len(own := rows_of_name.get(name, [])) <= _WIDEST_CLASS or name in own_names else []
+            own if len(own := rows_of_name.get(name, [])) <= WIDEST_CLASS or name in own_names else []
             for name, _ in self._texts
         ]
         told = ClassifierLooks(classes or ImagenetClasses([], torch.zeros(0, 1)), objects.entries)
@@ -162,7 +166,7 @@ class SemanticAlignment:
             """Weights (width, prompt_dim) from states to looks, without the objects of a fold and the classes that are
             told to be like them."""
             used = torch.ones(len(folds), dtype=torch.bool) if fold is None else folds != fold
-            wanted, weight = _wanted(looks, [[i for i in own if used[i]] for own in rows])
+            wanted, weight = wanted_looks(looks, [[i for i in own if used[i]] for own in rows])
             wanted = torch.cat([wanted, told.predict(looks, used)])
             weight = torch.cat([weight, _TOLD_WEIGHT * used[told.nearest].double()])
             return _ridge(standard, wanted, weight)
@@ -191,7 +195,7 @@ class SemanticAlignment:
         encoder, grounding = model.semantic_encoder, model.grounding
         encoder.state_mean.copy_(self._mean)
         encoder.state_scale.copy_(self._scale)
-        _set_linear(encoder.to_prompt, self._weights)
+        set_linear(encoder.to_prompt, self._weights)
         grounding.centre.copy_(self._centre)
         grounding.basis.copy_(self._basis)
 
@@ -207,7 +211,8 @@ class SemanticAlignment:
         return self._held_out[[self._index[text] for text in texts]]
 
 
-def _read_objects(config: DSVLFSConfig, cache: FeatureCache) -> _Objects:
+def read_objects(config: DSVLFSConfig, cache: FeatureCache, centre: Tensor | None = None) -> Objects:
+    """The cache's supports; without `centre`, their own mean is taken off."""
     numbers = [config.correlation_layers.index(name) for name in config.grounding_layers]
     names = cache.names("supports")
     loaded = [cache.load("supports", stem) for stem in names]
@@ -216,13 +221,15 @@ def _read_objects(config: DSVLFSConfig, cache: FeatureCache) -> _Objects:
     layers = [torch.stack([tensors[f"layer.{n}"] for tensors in loaded])[kept].float() for n in numbers]
     weight = (mask / mask.sum(dim=(1, 2), keepdim=True))[kept, None]
     centres = [(layer * weight).sum(dim=(2, 3)).mean(dim=0) for layer in layers]
+    if centre is not None:
+        centres = list(centre.split([len(own) for own in centres]))
     positions = normalise(layers, centres, mask.shape[-1])
     features = F.normalize((positions * weight).sum(dim=(2, 3)), dim=1)
     entries = [entry for entry, keep in zip(names.values(), kept) if keep]
-    return _Objects(features, entries, torch.cat(centres))
+    return Objects(features, entries, torch.cat(centres))
 
 
-def _wanted(looks: Tensor, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
+def wanted_looks(looks: Tensor, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
     """The mean look (texts, prompt_dim) of each text's objects, of unit length, and how much it counts (texts,); texts
     without an object count nothing."""
     mean = [looks[own].mean(dim=0) if own else looks.new_zeros(looks.shape[1]) for own in rows]
@@ -233,11 +240,11 @@ def _wanted(looks: Tensor, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
 def _ridge(states: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
     """Weights (width, prompt_dim) from texts' states (texts, width) to their wanted looks."""
     weighted = states * weight[:, None]
-    ridge = _RIDGE * torch.eye(states.shape[1], dtype=states.dtype)
+    ridge = RIDGE * torch.eye(states.shape[1], dtype=states.dtype)
     return torch.linalg.solve(states.T @ weighted + ridge, weighted.T @ wanted)
 
 
-def _set_linear(projection: torch.nn.Sequential, weights: Tensor) -> None:
+def set_linear(projection: torch.nn.Sequential, weights: Tensor) -> None:
     """Makes Linear-ReLU-Linear compute `x @ weights` exactly: x = relu(x) - relu(-x); spare units keep their input
     weights and start unread."""
     first, _, last = projection
@@ -252,7 +259,7 @@ def _set_linear(projection: torch.nn.Sequential, weights: Tensor) -> None:
 def _folds(entries: list[dict], rows_of_name: dict[str, list[int]]) -> list[int]:
     """A fold an object, the same for all of a family: its nearest name that at least eight objects share."""
     families = [
-        next((name for name in entry["names"] if 8 <= len(rows_of_name[name]) <= _WIDEST_CLASS), entry["names"][0])
+        next((name for name in entry["names"] if 8 <= len(rows_of_name[name]) <= WIDEST_CLASS), entry["names"][0])
         for entry in entries
     ]
     number = {family: index for index, family in enumerate(sorted(set(families)))}

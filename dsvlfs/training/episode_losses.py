@@ -10,7 +10,7 @@ from ..configuration import DSVLFSConfig
 from ..errors import InputError
 from ..hub.checkpoint_files import read_config
 from ..modeling import DSVLFSModel
-from .alignment import SemanticAlignment
+from .names_extension import NamesFit
 from .photo_episodes import PhotoBatch
 from .sampling import TrainingBatch
 from .settings import TrainingConfig
@@ -40,7 +40,7 @@ def build_model(config: TrainingConfig, accelerator: Accelerator, start: Path | 
         settings = read_config(start)
         if bool(settings.embedding_layers) != needs_neck:
             raise InputError(f"The checkpoint {start} is not of the size {config.size}; name another, or its size.")
-        if not config.learns_shots:
+        if not config.learns_shots and not config.extend_names:
             settings.calibration, settings.min_presence = None, 0.0
     with accelerator.local_main_process_first():  # fetches and converts bases, once
         model = DSVLFSModel(settings)
@@ -73,7 +73,7 @@ class EpisodeLosses(nn.Module):
         alignment: for `text_only` batches.
     """
 
-    def __init__(self, model: DSVLFSModel, alignment: SemanticAlignment | None = None) -> None:
+    def __init__(self, model: DSVLFSModel, alignment: NamesFit | None = None) -> None:
         super().__init__()
         self.model = model
         self.alignment = alignment

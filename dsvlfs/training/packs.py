@@ -8,12 +8,12 @@ from datasets import Dataset, concatenate_datasets
 
 from ..data.label_maps import load_label_maps
 from ..data.named_sets import NAMED_SETS, load_index
-from ..data.photos import FEATURES, load_coco, load_cutouts, load_photo_folder
+from ..data.photos import FEATURES, load_coco, load_cutouts, load_own_photos, load_photo_folder
 from ..errors import InputError
 from ..modeling import DSVLFSModel
 from .feature_cache import FeatureCache
 from .scenes import SceneComposer
-from .settings import DEFAULT_PACKS, TrainingConfig
+from .settings import DEFAULT_PACKS, OWN_PHOTOS, TrainingConfig
 
 # Relatives of the classes that results are reported on (lizard, fox, big cat, musteline mammal, percussion instrument).
 _RELATIVES_OF_NOVEL = frozenset({"lizards", "fox", "cats", "otter", "badger", "ferret", "percussion"})
@@ -38,7 +38,7 @@ def training_scenes(
     known = 0
     for name in packs:
         if name in _SCENES:
-            rows, chosen = _SCENES[name](root / name, left_out)
+            rows, chosen = _SCENES[name](root if name == OWN_PHOTOS else root / name, left_out)
             scenes.append(rows)
             prominent += [known + int(row) for row in chosen]
             known += len(rows)
@@ -96,6 +96,11 @@ def _domains(root: Path, left_out: Collection[str]) -> tuple[Dataset, Collection
     return rows, range(len(rows))
 
 
+def _own(root: Path, _: Collection[str]) -> tuple[Dataset, Collection[int]]:
+    rows = load_own_photos(root)
+    return rows, range(len(rows))
+
+
 def _none() -> Dataset:
     return Dataset.from_dict({name: [] for name in FEATURES}, features=FEATURES)
 
@@ -106,4 +111,5 @@ _SCENES: dict[str, Callable[[Path, Collection[str]], tuple[Dataset, Collection[i
     "camvid_sample": _streets,
     "VOC2012": _pascal,
     "domains": _domains,
+    OWN_PHOTOS: _own,
 }

@@ -24,8 +24,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import InputError
+from ..hub.checkpoint_files import PACKAGED_CHECKPOINTS
 from ..measuring.correlation_health import MEASURES, is_collapsed
 from ..processes import PATIENCE
+from .alignment import SemanticAlignment
 from .episode_losses import EpisodeLosses, build_model
 from .run_folder import RunFolder
 from .schedule import StepPlan
@@ -91,7 +93,7 @@ def train(
         out: folder of the run.
         fold: of the data set, in place of the settings' own.
         cache: folder of the frozen features; None keeps them in the run's.
-        start_from: folder of a checkpoint whose weights are the start.
+        start_from: folder of a checkpoint whose weights are the start; None takes the settings'.
         resume: whether to go on where the run stopped.
 
     Raises:
@@ -99,6 +101,8 @@ def train(
         BaseNotAvailableError: a base cannot be had.
     """
     config = load_config(config_file, fold=fold)
+    if start_from is None and config.start_from is not None and not resume:
+        start_from = PACKAGED_CHECKPOINTS.get(config.start_from, Path(config.start_from))
     accelerator, plan = start(config, out)
     is_main = accelerator.is_main_process
     run = RunFolder(out)
@@ -118,8 +122,10 @@ def train(
         model.to(accelerator.device)  # the frozen features come before the first step
     episodes = open_episodes(config, model.eval(), data_root, cache or out / "cache")
     if episodes.alignment is not None:
-        accelerator.print(f"Held-out names find their own photo among four in {episodes.alignment.accuracy:.0%}.")
+        if episodes.alignment.accuracy is not None:
+            accelerator.print(f"Held-out names find their own photo among four in {episodes.alignment.accuracy:.0%}.")
         if config.learns_shots:
+            assert isinstance(episodes.alignment, SemanticAlignment)
             episodes.alignment.check(model)
         elif not progress.step:
             episodes.alignment.apply(model)

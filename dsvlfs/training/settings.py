@@ -13,7 +13,8 @@ from .scenes import SceneComposer
 
 PACKS = "packs"
 DEFAULT_PACKS = ("imagenet_sample", "clothing_sample", "coco_sample", "camvid_sample", "stamps")
-PACK_NAMES = (*DEFAULT_PACKS, "VOC2012", "domains")
+OWN_PHOTOS = "own_photos"
+PACK_NAMES = (*DEFAULT_PACKS, "VOC2012", "domains", OWN_PHOTOS)
 
 # A run may go on with others of these: they change how a step is computed, not what it learns from.
 _OF_THE_MACHINE = ("micro_batch_size", "mixed_precision", "gradient_checkpointing", "workers", "log_every")
@@ -27,7 +28,8 @@ class TrainingConfig:
         size: of the model, "tiny" or "paper".
         dataset: "packs" (photos of one and of several objects and cut-outs, composed to scenes whose frozen features
             are computed once), or a set of `dsvlfs.data.named_sets`, whose frozen features each step computes.
-        packs: names of the packs (`dsvlfs.training.packs`) under the data root.
+        packs: names of the packs (`dsvlfs.training.packs`) under the data root; "own_photos" is the root itself, a
+            folder of photos with masks (`dsvlfs.data.photos.load_own_photos`).
         left_out_packs: of the packs that are folders of several, those that are passed over, for choosing on.
         fold: of the named set, or of PASCAL-5i, whose tested classes the packs then pass over: they are neither asked
             for nor shown, and where a photo shows one, it is background. None where there is none.
@@ -56,6 +58,10 @@ class TrainingConfig:
         absent: share of the packs' episodes that ask for a class which the query does not show.
         fit_shots: supports of an episode of the packs, at most, that the fit to the request reads.
         classifier_names: fit the names of the classes of the vision tower's own classifier as well (`ClassifierLooks`).
+        start_from: name or folder of the checkpoint that a run starts from where its command names none; None starts
+            from the bases alone.
+        extend_names: keep the checkpoint's fit of names and add those of the packs' classes to it, in place of a fit
+            to these alone.
         model: settings of the model (`DSVLFSConfig`) in place of the size's.
         max_shots: supports of an episode at most. Above 1, only the attention over the shots learns, and the rest is a
             checkpoint's: with "packs" alone, every step reading names alone, and no validation.
@@ -102,6 +108,8 @@ class TrainingConfig:
     absent: float = 0.0
     fit_shots: int = 1
     classifier_names: bool = False
+    start_from: str | None = None
+    extend_names: bool = False
     model: dict[str, Any] = field(default_factory=dict)
     max_shots: int = 1
     bad_shots: float = 0.0
@@ -160,6 +168,8 @@ class TrainingConfig:
                 raise InputError(f"The setting {name} is {value!r}; give a share from 0 to 1.")
         if self.text_only_steps and (self.size, self.dataset) != ("tiny", PACKS):
             raise InputError("text_only_steps are for size tiny on the packs; set them to 0.")
+        if self.extend_names and (self.learns_shots or self.text_only_steps != self.steps):
+            raise InputError("extend_names is for steps without the photo; set text_only_steps to as many as steps.")
         if self.learns_shots and (self.text_only_steps != self.steps or self.semantic_only or self.validation_every):
             raise InputError(
                 "With max_shots above 1, text_only_steps must be as many as steps, and semantic_only and "
@@ -171,8 +181,11 @@ class TrainingConfig:
                 raise InputError(f"The setting {name} is {value!r}; give a list of names.")
         if unknown := set(self.packs) - set(PACK_NAMES):
             raise InputError(f"packs names {unknown.pop()!r}; the packs are {', '.join(PACK_NAMES)}.")
-        if not isinstance(self.classifier_names, bool):
-            raise InputError(f"The setting classifier_names is {self.classifier_names!r}; give true or false.")
+        for name in ("classifier_names", "extend_names"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"The setting {name} is {getattr(self, name)!r}; give true or false.")
+        if not isinstance(self.start_from, str | None):
+            raise InputError(f"The setting start_from is {self.start_from!r}; give a checkpoint's name or folder.")
         if not isinstance(self.model, dict):
             raise InputError(f"The setting model is {self.model!r}; give a mapping of the model's settings.")
         for name in ("scenes", "kind_weights"):

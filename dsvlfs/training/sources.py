@@ -16,6 +16,7 @@ from ..modeling import DSVLFSModel
 from .alignment import SemanticAlignment, TextStates
 from .class_texts import made_up_names
 from .feature_cache import FeatureCache
+from .names_extension import NamesExtension, NamesFit
 from .packs import build_cache
 from .photo_episodes import FixedEpisodes, PhotoEpisodeDataset, collate_photos
 from .sampling import EpisodeDataset, collate
@@ -42,7 +43,7 @@ class Episodes:
     collate: Callable[[list], Any]
     validation: Dataset | None
     collate_validation: Callable[[list], Any] = collate_photos
-    alignment: SemanticAlignment | None = None
+    alignment: NamesFit | None = None
 
 
 def open_episodes(config: TrainingConfig, model: DSVLFSModel, root: Path, cache_folder: Path) -> Episodes:
@@ -87,20 +88,24 @@ def open_episodes(config: TrainingConfig, model: DSVLFSModel, root: Path, cache_
         own_validation = config.validation_every > 0 and validation is None and bool(config.left_out_classes)
         if own_validation:
             validation = _left_out_episodes(config, cache_folder, layers)
-        alignment = None
+        alignment: NamesFit | None = None
         if config.text_only_steps:
             with PartialState().main_process_first():  # the others find the texts read
                 states = TextStates(model, cache_folder / "texts.safetensors")
-                alignment = SemanticAlignment(
-                    model,
-                    seen,
-                    states,
-                    description_noise=config.description_noise,
-                    unseen=[
-                        *(validation.class_names if own_validation else ()),
-                        *(made_up_names() if config.made_up else ()),
-                    ],
-                    classes=imagenet_classes() if config.classifier_names else None,
+                alignment = (
+                    NamesExtension(model, seen, states)
+                    if config.extend_names
+                    else SemanticAlignment(
+                        model,
+                        seen,
+                        states,
+                        description_noise=config.description_noise,
+                        unseen=[
+                            *(validation.class_names if own_validation else ()),
+                            *(made_up_names() if config.made_up else ()),
+                        ],
+                        classes=imagenet_classes() if config.classifier_names else None,
+                    )
                 )
         return Episodes(
             training,

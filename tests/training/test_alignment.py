@@ -37,8 +37,8 @@ def _entries(families: int = 20, members: int = 8) -> list[dict]:
 def _fit(monkeypatch, features, states, entries):
     """An alignment of these objects and states, and the model it was fitted to."""
     model = _model()
-    objects = alignment._Objects(F.normalize(features, dim=1), entries, torch.zeros(CHANNELS))
-    monkeypatch.setattr(alignment, "_read_objects", lambda *_: objects)
+    objects = alignment.Objects(F.normalize(features, dim=1), entries, torch.zeros(CHANNELS))
+    monkeypatch.setattr(alignment, "read_objects", lambda *_: objects)
     cache = SimpleNamespace(names=lambda part: {"0": {"objects": entries}})
     fitted = alignment.SemanticAlignment(model, cache, lambda texts: torch.stack([states[name] for name, _ in texts]))
     fitted.apply(model)
