@@ -120,6 +120,16 @@ def batch_size_of(value: Any) -> int:
     return int(value)
 
 
+def zoom_of(value: Any, images: Sequence[Photo | Query]) -> bool:
+    """Whether to look again, closer; None does so where there are photos to look at."""
+    if value not in (True, False, None):
+        raise InputError(f"zoom is {value!r}; give True, False or None.")
+    encoded = any(isinstance(image, Query) for image in images)
+    if value and encoded:
+        raise InputError("A closer look needs the photo itself; give segment the photo, or zoom=False.")
+    return not encoded if value is None else bool(value)
+
+
 def numbers_of(values: Any, count: int, what: str) -> tuple[float, ...]:
     """Finite numbers, so many.
 

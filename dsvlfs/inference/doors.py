@@ -25,6 +25,7 @@ class SegmentOptions(TypedDict, total=False):
     min_presence: float | None
     aggregation: Aggregation | None
     batch_size: int
+    zoom: bool | None
 
 
 class InferenceMixin:
@@ -88,6 +89,7 @@ class InferenceMixin:
         min_presence: float | None = None,
         aggregation: Aggregation | None = None,
         batch_size: int = 1,
+        zoom: bool | None = None,
     ) -> Segmentation | list[Segmentation]:
         """Segments a class in photos.
 
@@ -103,6 +105,8 @@ class InferenceMixin:
                 the config's for masks by name and supports, and 0 for others; 0 empties none.
             aggregation: how K shots become one mask (see `dsvlfs.parts.aggregation`); None takes the config's.
             batch_size: how many photos of a sequence go through the encoders together, but for a CPU's.
+            zoom: look again, closer, at what is found small in a photo (`dsvlfs.inference.zoom`), which takes twice the
+                time of such a photo; None does so where `images` are the photos themselves.
 
         Returns:
             One result for one photo, a list for a sequence. With the votes of K shots the probability is the mean over
@@ -124,6 +128,7 @@ class InferenceMixin:
             min_presence=min_presence,
             aggregation=aggregation,
             batch_size=batch_size,
+            zoom=zoom,
         )
         return results if many else results[0]
 

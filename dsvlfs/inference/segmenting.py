@@ -18,14 +18,16 @@ from .checks import (
     class_name_of,
     description_of,
     share_of,
+    zoom_of,
 )
 from .decoding import compare, decode, ground, image_embedding
 from .encoded import Asked, Query, Shots, Support
 from .encoding import encode_queries
 from .interface import Parts
-from .photos import Photo
+from .photos import Photo, load_photo
 from .presence import support_fit
 from .results import Prediction, Segmentation
+from .zoom import region_to_look_at, with_second_look
 
 _NOTHING = -20.0
 """A logit of no object at all."""
@@ -44,9 +46,11 @@ def segment(
     min_presence: float | None,
     aggregation: Aggregation | None,
     batch_size: int,
+    zoom: bool | None,
 ) -> list[Segmentation]:
     """`DSVLFSModel.segment` of several photos."""
     threshold, batch_size = share_of(threshold, "threshold"), batch_size_of(batch_size)
+    look_closer = zoom_of(zoom, images)
     min_presence = None if min_presence is None else share_of(min_presence, "min_presence")
     _check(model, class_name, support, description, [mode], aggregation)
     results = []
@@ -55,17 +59,13 @@ def segment(
         if len(batch) > 1:
             encoded = iter(encode_queries(model, [image for image in batch if not isinstance(image, Query)]))
             batch = [image if isinstance(image, Query) else next(encoded) for image in batch]
-        for image in batch:
-            found = predict(
-                model,
-                image,
-                class_name,
-                support=support,
-                description=description,
-                modes=[mode],
-                aggregation=aggregation,
-            )
-            results.append(found[mode].segmentation(threshold, min_presence=min_presence))
+        for image, photo in zip(batch, images[start : start + batch_size]):
+            asked = {"support": support, "description": description, "modes": [mode], "aggregation": aggregation}
+            found = predict(model, image, class_name, **asked)[mode]
+            if look_closer and (box := region_to_look_at(found)) is not None:
+                closer = predict(model, load_photo(photo).crop(box), class_name, **asked)[mode]
+                found = with_second_look(found, box, closer)
+            results.append(found.segmentation(threshold, min_presence=min_presence))
     return results
 
 

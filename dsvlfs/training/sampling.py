@@ -161,7 +161,13 @@ class EpisodeDataset(Dataset):
             for name in entry["names"]:
                 self._supports_of_name[name].append(stem)
         self.class_names = sorted(self._supports_of_name)
-        self._classes = sorted({entry["names"][0] for entry in self._supports.values()})
+        shown = {
+            item["names"][0]
+            for kind in self._kinds
+            for stem in self._queries_of_kind[kind]
+            for item in self._queries[stem]["objects"]
+        }
+        self._classes = sorted(shown & {entry["names"][0] for entry in self._supports.values()})
         self._in_turns = in_turns
         self._all_supports = sorted(self._supports)
 

@@ -73,6 +73,23 @@ def test_every_class_has_its_share_of_queries_and_supports(cache):
     assert {item["names"][0] for item in shown} == classes
 
 
+def test_only_classes_that_a_query_shows_take_turns(cache, monkeypatch):
+    names = FeatureCache.names
+
+    def with_another(self, part):
+        known = names(self, part)
+        if part == "supports":
+            first = next(iter(known))
+            known[first] = known[first] | {"names": ["unicorn"]}
+        return known
+
+    monkeypatch.setattr(FeatureCache, "names", with_another)
+    taking_turns = episodes(FeatureCache(cache), in_turns=True)
+    wanted = [taking_turns[i].wanted_name for i in range(21)]
+    assert "unicorn" not in wanted
+    assert len(set(wanted)) >= 19
+
+
 def test_classes_that_are_left_out_are_background(cache):
     whole, left = FeatureCache(cache), FeatureCache(cache, without=FOLD_1)
     assert not {entry["names"][0] for entry in left.names("supports").values()} & FOLD_1
