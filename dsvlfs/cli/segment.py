@@ -19,6 +19,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--query", nargs="+", required=True, type=Path, metavar="IMAGE_OR_FOLDER", help="photos to segment"
     )
+    parser.add_argument(
+        "--no-zoom", action="store_true", help="look at each photo once, also where what is found in it is small"
+    )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the results")
 
 
@@ -44,6 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         threshold=arguments.threshold,
         min_presence=arguments.min_presence,
         aggregation=arguments.aggregation,
+        zoom=False if arguments.no_zoom else None,
     )
     if unreadable == len(outputs):
         return 2
