@@ -28,11 +28,11 @@ class StepPlan:
 
     Args:
         batch_size: episodes a step.
-        micro_batch_size: episodes of a micro-batch; None divides a step between the processes only.
+        micro_batch_size: episodes of a micro-batch at most; None divides a step between the processes only.
         processes: number of processes.
 
     Raises:
-        InputError: it does not come out even.
+        InputError: the step cannot be divided evenly between the processes.
     """
 
     batch_size: int
@@ -40,17 +40,17 @@ class StepPlan:
     processes: int
 
     def __post_init__(self) -> None:
-        if self.batch_size % (self.processes * (self.micro_batch_size or 1)):
+        if self.batch_size % self.processes:
             raise InputError(
-                f"A batch_size of {self.batch_size} cannot be divided evenly between {self.processes} processes"
-                + (f" in micro-batches of {self.micro_batch_size}" if self.micro_batch_size else "")
-                + "; change batch_size, micro_batch_size or the number of processes."
+                f"A batch_size of {self.batch_size} cannot be divided evenly between {self.processes} processes; "
+                "change batch_size or the number of processes."
             )
 
     @property
     def size(self) -> int:
-        """Episodes of a micro-batch."""
-        return self.micro_batch_size or self.batch_size // self.processes
+        """Episodes of a micro-batch: as many as may be, so that a process's share of a step comes out even."""
+        share = self.batch_size // self.processes
+        return next(size for size in range(min(self.micro_batch_size or share, share), 0, -1) if share % size == 0)
 
     @property
     def accumulation(self) -> int:

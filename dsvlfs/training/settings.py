@@ -43,8 +43,8 @@ class TrainingConfig:
         text_only_steps: so many of them first, in which the language model reads the class without the photo and is
             not adapted, so that its answer is computed once a text; with "packs" and the tiny size only.
         batch_size: episodes a step, of all processes together.
-        micro_batch_size: episodes that a process computes at once; what a step has more is accumulated. None computes
-            a process's share of a step at once.
+        micro_batch_size: episodes that a process computes at once, at most; what a step has more is accumulated. None
+            computes a process's share of a step at once.
         mixed_precision: on a GPU, "bf16" or "no"; a CPU computes in full precision.
         gradient_checkpointing: recompute the language model's activations in the backward pass.
         workers: processes that load photos, for each training process.

@@ -198,9 +198,12 @@ def test_a_step_is_divided_without_rest():
     assert shares[1] == [[62, 63], [68, 69], [74, 75], [80, 81]]
     assert sorted(index for share in shares for batch in share for index in batch) == list(range(60, 84))
     assert StepPlan(batch_size=12, micro_batch_size=None, processes=3).size == 4
+    assert StepPlan(batch_size=12, micro_batch_size=5, processes=1).size == 4
+    plan = StepPlan(batch_size=20, micro_batch_size=2, processes=4)
+    assert (plan.size, plan.accumulation) == (1, 5)
     for micro_batch_size in (5, None):
         with pytest.raises(InputError, match="divided evenly"):
-            StepPlan(batch_size=12, micro_batch_size=micro_batch_size, processes=7 if micro_batch_size is None else 1)
+            StepPlan(batch_size=12, micro_batch_size=micro_batch_size, processes=7)
 
 
 def test_every_micro_batch_has_a_dropout_of_its_own():
@@ -251,12 +254,12 @@ def test_a_cache_outlives_settings_that_its_features_do_not_depend_on(cache, pac
         build_cache(load_config(cache / "settings.yaml"), model, packs, cache)
 
 
-@pytest.mark.parametrize("name", ["tiny", "tiny-shots", "tiny-shots-further", "coco-20i", "pascal-5i"])
+@pytest.mark.parametrize("name", sorted(file.stem for file in CONFIGS.glob("*.yaml")))
 def test_the_configs_that_come_along_are_read(name):
     config = load_config(CONFIGS / f"{name}.yaml", fold=2)
     assert config.fold == 2
     assert config.learns_shots == name.startswith("tiny-shots")
-    if "tiny" not in name:
+    if name in ("coco-20i", "pascal-5i"):
         assert (config.size, config.dataset) == ("paper", name)
         assert (config.steps, config.batch_size) == (10 * 500, 2 * 10)  # arXiv 2503.04006: 10 epochs of 500 steps
         assert config.always_whole
@@ -269,6 +272,11 @@ def test_the_launchers_configs_are_read():
     assert zero.distributed_type == DistributedType.DEEPSPEED
     assert zero.deepspeed_config["zero_stage"] == 2
     assert fsdp.mixed_precision == zero.mixed_precision == "bf16"
+    for name in ("coco-20i", "pascal-5i"):
+        config = load_config(CONFIGS / f"{name}.yaml", fold=0)
+        assert config.always_whole  # what FSDP and DeepSpeed ask for
+        for launched in (fsdp, zero):
+            assert StepPlan(config.batch_size, config.micro_batch_size, launched.num_processes).accumulation > 1
 
 
 def test_a_run_is_neither_overwritten_nor_resumed_as_another(tmp_path):
