@@ -1,12 +1,13 @@
-"""Finds a method's one threshold on training episodes: the score at which mIoU, averaged over mosaics and COCO scenes
-of the training packs, is best. Nothing of what is reported on is looked at.
+"""Finds a method's one threshold: the score at which mIoU is best, averaged over mosaics and COCO scenes of the
+training packs, or over fields that training left out. Nothing of what is reported on is looked at.
 
-The prototype's is `dsvlfs.measuring.prototype.SCORE_THRESHOLD`. The model's may become, with its sign turned,
-`logit_offset` in its config; that of the packaged checkpoint was chosen otherwise (model_card.md).
+The prototype's is `dsvlfs.measuring.prototype.SCORE_THRESHOLD`. The model's becomes, with its sign turned,
+`logit_offset` in its config.
 """
 
 import argparse
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from dsvlfs import DSVLFSModel
 from dsvlfs.measuring import prototype
 from dsvlfs.measuring.evaluation import Segmenter
 from dsvlfs.measuring.metrics import SegmentationMetrics, count_episode
-from dsvlfs.training.requests import Request, coco_scenes, training_mosaics
+from dsvlfs.training.requests import Request, coco_scenes, field_requests, training_mosaics
 
 THRESHOLDS = {"prototype": np.arange(-0.2, 0.5, 0.02), "model": np.arange(-2, 1.1, 0.25)}
 
@@ -47,18 +48,25 @@ def main() -> None:
     parser.add_argument("--method", choices=tuple(THRESHOLDS), default="prototype")
     parser.add_argument("--model", default="dsvlfs-tiny")
     parser.add_argument("--episodes", type=int, default=100, help="of each kind")
+    parser.add_argument("--fields", nargs="+", help="folders of the pack domains, in place of mosaics and scenes")
     arguments = parser.parse_args()
     model = DSVLFSModel.from_pretrained(arguments.model)
     segmenter, at = model, -model.config.logit_offset
     if arguments.method == "prototype":
         segmenter, at = prototype.PrototypeSegmenter(model), prototype.SCORE_THRESHOLD
     root, number, thresholds = arguments.data_root, arguments.episodes, THRESHOLDS[arguments.method]
-    mosaics = curve(segmenter, training_mosaics(root / "imagenet_sample" / "train", number), number, at, thresholds)
-    scenes = curve(segmenter, coco_scenes(root / "coco_sample", number), number, at, thresholds)
-    print("threshold  mosaics  scenes   mean")
-    for threshold, a, b in zip(thresholds, mosaics, scenes):
-        print(f"{threshold:9.2f}  {100 * a:7.1f}  {100 * b:6.1f}  {50 * (a + b):5.1f}")
-    print(f"best mean at {thresholds[(mosaics + scenes).argmax()]:.2f}")
+    asked = {
+        "mosaics": lambda: training_mosaics(root / "imagenet_sample" / "train", number),
+        "scenes": lambda: coco_scenes(root / "coco_sample", number),
+    }
+    if arguments.fields:
+        asked = {name: partial(field_requests, [root / "domains" / name], number) for name in arguments.fields}
+    curves = {name: curve(segmenter, requests(), number, at, thresholds) for name, requests in asked.items()}
+    mean = np.mean(list(curves.values()), axis=0)
+    print("threshold", *curves, "mean")
+    for place, threshold in enumerate(thresholds):
+        print(f"{threshold:9.2f}", *(f"{100 * own[place]:6.1f}" for own in (*curves.values(), mean)))
+    print(f"best mean at {thresholds[mean.argmax()]:.2f}")
 
 
 if __name__ == "__main__":

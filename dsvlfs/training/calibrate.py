@@ -1,6 +1,7 @@
-"""Fits the calibration of a checkpoint's probability on mosaics and COCO scenes of the training packs."""
+"""Fits the calibration of a checkpoint's probability, on fields that training left out or on the training packs."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from tqdm import tqdm
 from .. import DSVLFSModel
 from ..files import read_json, write_json
 from ..inference.calibration import expected_calibration_error, fit_calibration, reliability
-from .requests import coco_scenes, training_mosaics
+from .requests import coco_scenes, field_requests, training_mosaics
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,16 @@ class Calibrated:
     error_after: float
 
 
-def calibrate(checkpoint: Path, root: Path, requests: int) -> Calibrated:
+def calibrate(checkpoint: Path, root: Path, requests: int, fields: Sequence[str] = ()) -> Calibrated:
     """Fits the calibration and writes it to the checkpoint's `config.json`. No mask changes but for those that its
     limit on the presence leaves empty.
 
     Args:
         checkpoint: its folder.
         root: of the training packs.
-        requests: number of mosaics, and of COCO scenes.
+        requests: number of mosaics, of COCO scenes, and of requests in the fields.
+        fields: folders of `domains` that training left out; there a probability is believed too much that was fitted to
+            photos which were trained on.
 
     Raises:
         InputError: the checkpoint or the packs cannot be used.
@@ -46,10 +49,12 @@ def calibrate(checkpoint: Path, root: Path, requests: int) -> Calibrated:
     content = read_json(file)
     model = DSVLFSModel.from_pretrained(checkpoint)
     asked = itertools.chain(
-        training_mosaics(root / "imagenet_sample" / "train", requests), coco_scenes(root / "coco_sample", requests)
+        training_mosaics(root / "imagenet_sample" / "train", requests),
+        coco_scenes(root / "coco_sample", requests),
+        field_requests([root / "domains" / name for name in fields], requests),
     )
     logits, targets = [], []
-    for class_name, query, mask, example in tqdm(asked, total=2 * requests):
+    for class_name, query, mask, example in tqdm(asked, total=(3 if fields else 2) * requests):
         support = model.encode_support([example])
         found = model.predict(query, class_name, support=support, modes=["both"])["both"].deciding[0]
         target = Image.fromarray(mask).convert("L").resize((found.shape[1], found.shape[0]), Image.Resampling.BOX)

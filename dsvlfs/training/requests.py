@@ -1,15 +1,16 @@
 """Requests on training photos: for what is fitted or chosen without a look at what is reported on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from ..data.episodes import Example, load_episodes, take_evenly
+from ..data.episodes import Example, load_episodes, named_episodes, take_evenly
 from ..data.mosaic import compose_mosaic
 from ..data.photos import load_photo_folder
+from ..data.protocol import protocol_episodes
 
 
 class Request(NamedTuple):
@@ -48,3 +49,12 @@ def coco_scenes(root: Path, number: int) -> Iterator[Request]:
     """Requests of COCO train2017's fixed episodes, evenly taken."""
     for episode in take_evenly(load_episodes(root, root / "episodes_train2017_1shot.jsonl"), number):
         yield Request(episode.class_name, episode.query, episode.query_mask, episode.support[0])
+
+
+def field_requests(folders: Sequence[Path], number: int) -> Iterator[Request]:
+    """Requests of folders of index masks, such as fields that training left out: as many of each folder as make
+    `number` in all, at least one."""
+    for folder in folders:
+        entries = protocol_episodes("labels", folder, fold=None, shots=1, limit=max(1, number // len(folders)))
+        for episode in named_episodes(folder, entries):
+            yield Request(episode.class_name, episode.query, episode.query_mask, episode.support[0])

@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import build_micro_model
 from drawn_packs import draw_episodes
+from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from dsvlfs import DSVLFSModel, InputError
@@ -23,7 +24,7 @@ from dsvlfs.inference.calibration import (
 from dsvlfs.inference.results import Prediction
 from dsvlfs.measuring.analysis import uncertainty
 from dsvlfs.training import calibrate
-from dsvlfs.training.requests import Request
+from dsvlfs.training.requests import Request, field_requests
 
 
 def test_the_error_of_a_hand_computed_case():
@@ -145,3 +146,25 @@ def test_a_checkpoint_is_calibrated_and_nothing_else_changes(circle, tmp_path, m
     assert temperature > 0
     before.pop("calibration", None)
     assert after == before
+
+
+def test_requests_of_fields_are_as_many_of_each(tmp_path):
+    for name in ("welds", "leaves"):
+        field = tmp_path / name
+        for part in ("images", "labels"):
+            (field / part).mkdir(parents=True)
+        (field / "classes.json").write_text(json.dumps({"1": name, "2": "other"}))
+        for number in range(4):
+            labels = np.zeros((32, 32), np.uint8)
+            labels[4:20, 4 + number : 20] = 1
+            labels[24:, 24:] = 2
+            Image.fromarray(labels).save(field / "labels" / f"{number}.png")
+            drawn = np.random.default_rng((number, len(name))).integers(0, 255, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(drawn).save(field / "images" / f"{number}.jpg")
+    asked = list(field_requests([tmp_path / "welds", tmp_path / "leaves"], 6))
+    assert len(asked) == 6
+    assert {request.class_name for request in asked[:3]} <= {"welds", "other"}
+    for request in asked:
+        assert request.query_mask.shape == (32, 32)
+        assert request.query_mask.any()
+        assert request.support[1].any()
