@@ -30,10 +30,13 @@ class DSVLFSConfig(PreTrainedConfig):
         image_size: side of the square that the image encoder sees, in pixels.
         image_mean, image_std: its normalisation, of values in [0, 1].
         pad_to_square: pad the shorter side (SAM) rather than stretch it.
+        image_resample: "bilinear" (SAM, whose longer side becomes `image_size`) or "bicubic".
         vlm_base: name of a whole pretrained LLaVA; or None, to join `vision_base` and `language_base` to one.
         vision_base, language_base: names of the LLaVA's vision tower and language model where `vlm_base` is None.
         vlm_config: the LLaVA's architecture, without the tokens that this model adds.
         vlm_image_size, vlm_mean, vlm_std: as for the image encoder.
+        vlm_crop: the vision tower sees the middle of the photo, whose shorter side becomes `vlm_image_size` (CLIP),
+            rather than all of it, stretched; only where none of its layers is compared with the image encoder's.
         train_vlm_projector: train LLaVA's projector (it is new where `vlm_base` is None).
         train_token_embeddings: "all" (paper: embeddings and LM head) or "added" (the new token's rows).
         standardise_state: shift and scale the language model's state by constants before it is projected to the prompt.
@@ -64,6 +67,9 @@ class DSVLFSConfig(PreTrainedConfig):
         prompt_dim: channels of the prompts and of the decoder.
         decoder_multimask_outputs: spare mask tokens of SAM's decoder (3 where SAM's weights are loaded).
         text_loss_weight, bce_loss_weight, dice_loss_weight: weights of the three losses.
+        loss_side: side of the square on which the mask losses are taken, of logits brought there and of targets of 0
+            and 1 (the reference: SAM's own postprocessing); None takes the logits as they are, and of each position
+            the share that is foreground.
         logit_offset: added to the mask's logits, which moves the probability of 0.5 to where mIoU is best.
         calibration: [temperature, bias] that make a calibrated probability of the mask's logits with their offset; None
             where nobody has fitted them (`dsvlfs calibrate`).
@@ -86,6 +92,7 @@ class DSVLFSConfig(PreTrainedConfig):
         image_mean: list[float] = _IMAGENET_MEAN,
         image_std: list[float] = _IMAGENET_STD,
         pad_to_square: bool = True,
+        image_resample: str = "bilinear",
         vlm_base: str | None = "llava-hf/llava-1.5-7b-hf",
         vision_base: str | None = None,
         language_base: str | None = None,
@@ -93,6 +100,7 @@ class DSVLFSConfig(PreTrainedConfig):
         vlm_image_size: int = 336,
         vlm_mean: list[float] = [0.48145466, 0.4578275, 0.40821073],  # noqa: B006 (CLIP's; PreTrainedConfig copies)
         vlm_std: list[float] = [0.26862954, 0.26130258, 0.27577711],  # noqa: B006
+        vlm_crop: bool = True,
         train_vlm_projector: bool = False,
         train_token_embeddings: str = "all",
         standardise_state: bool = False,
@@ -119,6 +127,7 @@ class DSVLFSConfig(PreTrainedConfig):
         text_loss_weight: float = 1.0,
         bce_loss_weight: float = 2.0,
         dice_loss_weight: float = 0.5,
+        loss_side: int | None = None,
         logit_offset: float = 0.0,
         calibration: list[float] | None = None,
         min_presence: float = 0.0,
@@ -131,12 +140,14 @@ class DSVLFSConfig(PreTrainedConfig):
         self.image_size = image_size
         self.image_mean, self.image_std = list(image_mean), list(image_std)
         self.pad_to_square = pad_to_square
+        self.image_resample = image_resample
         self.vlm_base = vlm_base
         self.vision_base = vision_base
         self.language_base = language_base
         self.vlm_config = vlm_config or _llava_15_7b().to_dict()
         self.vlm_image_size = vlm_image_size
         self.vlm_mean, self.vlm_std = list(vlm_mean), list(vlm_std)
+        self.vlm_crop = vlm_crop
         self.train_vlm_projector = train_vlm_projector
         self.train_token_embeddings = train_token_embeddings
         self.standardise_state = standardise_state
@@ -163,6 +174,7 @@ class DSVLFSConfig(PreTrainedConfig):
         self.text_loss_weight = text_loss_weight
         self.bce_loss_weight = bce_loss_weight
         self.dice_loss_weight = dice_loss_weight
+        self.loss_side = loss_side
         self.logit_offset = logit_offset
         self.calibration = calibration
         self.min_presence = min_presence
@@ -183,6 +195,7 @@ class DSVLFSConfig(PreTrainedConfig):
             image_config=dinov2_small_config().to_dict(),
             image_size=448,
             pad_to_square=False,
+            image_resample="bicubic",
             vlm_base=None,
             vision_base="efficientnet-lite2",
             language_base="smollm2-135m-instruct-q4",
@@ -190,6 +203,7 @@ class DSVLFSConfig(PreTrainedConfig):
             vlm_image_size=448,
             vlm_mean=[127 / 255] * 3,
             vlm_std=[128 / 255] * 3,
+            vlm_crop=False,
             train_vlm_projector=True,
             train_token_embeddings="added",
             standardise_state=True,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from huggingface_hub import CommitInfo
 from torch import Tensor
 from transformers import AutoModel, PreTrainedModel
@@ -192,7 +193,7 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
             features: of the queries, from `frozen_features`.
             support_layers, support_mask: from `support_features`.
             question: of the samples with `use_semantic`, in their order; None if `semantic_prompt` is given.
-            target: (batch, height, width), in [0, 1], at the decoder's resolution.
+            target: (batch, height, width), in [0, 1], at the decoder's resolution; the logits are brought to another's.
             use_semantic, use_visual: bool (batch,), which prompt each sample is given.
             semantic_prompt: of the samples with `use_semantic`, computed before.
             counted: (batch, height, width), in [0, 1]: the share of each pixel that the mask losses count; None
@@ -227,6 +228,8 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
             grounded = self.ground(queries, semantic[use_semantic], embedding.shape[-1])
             visual = visual.index_add(0, use_semantic.nonzero()[:, 0], grounded.to(visual.dtype))
         logits = self.mask_decoder(embedding, semantic, visual, [features[name] for name in config.detail_layers or []])
+        if logits.shape != target.shape:
+            logits = F.interpolate(logits[:, None], target.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
         bce, dice = bce_loss(logits, target, counted).mean(), dice_loss(logits, target, counted).mean()
         loss = (
             config.text_loss_weight * text_factor * text_loss

@@ -225,11 +225,20 @@ class DSVLFSProcessor(ProcessorMixin):
         if config.pad_to_square:
             scale = image_size / max(image.size)
             valid = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-        pixels = _normalised(image.resize(valid, Image.Resampling.BICUBIC), config.image_mean, config.image_std)
+        resample = Image.Resampling[config.image_resample.upper()]
+        pixels = _normalised(image.resize(valid, resample), config.image_mean, config.image_std)
         canvas = torch.zeros(1, 3, image_size, image_size, dtype=torch.float32)
         canvas[0, :, : valid[1], : valid[0]] = pixels
-        square = image.resize((vlm_size, vlm_size), Image.Resampling.BICUBIC)
+        box = _middle(image.size) if config.vlm_crop else None
+        square = image.resize((vlm_size, vlm_size), Image.Resampling.BICUBIC, box)
         return View(canvas, _normalised(square, config.vlm_mean, config.vlm_std)[None], valid, image.size)
+
+
+def _middle(size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """The largest square about a photo's centre: (left, top, right, bottom)."""
+    side = min(size)
+    left, top = ((length - side) / 2 for length in size)
+    return left, top, left + side, top + side
 
 
 def _normalised(image: Image.Image, mean: Sequence[float], std: Sequence[float]) -> Tensor:

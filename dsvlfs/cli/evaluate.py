@@ -78,6 +78,13 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--limit", type=count, metavar="N", help="take only the file's, or each seed's, first N episodes"
     )
     parser.add_argument(
+        "--square",
+        type=count,
+        metavar="SIDE",
+        help="count pixels of masks that are brought to a square (default: at each photo's own size, where large "
+        "photos weigh more)",
+    )
+    parser.add_argument(
         "--workers", type=count, default=0, metavar="N", help="processes that read photos ahead (default: none)"
     )
     parser.add_argument("--out", required=True, type=Path, metavar="RESULT.json", help="file for the result")
@@ -163,4 +170,5 @@ def _measured(arguments: argparse.Namespace, model: Any, episodes: Any, trained:
         describe=arguments.describe,
         workers=arguments.workers,
         trained_classes=trained,
+        square=arguments.square,
     )

@@ -13,8 +13,8 @@ _TARGET_FACTOR = 4  # the decoder's logits have 4 times the side of its image em
 
 
 def target_side(config: DSVLFSConfig) -> int:
-    """Side of the decoder's logits."""
-    return config.image_size // config.image_encoder_config().patch_size * _TARGET_FACTOR
+    """Side of the square on which the mask losses are taken: `loss_side`, or that of the decoder's logits."""
+    return config.loss_side or config.image_size // config.image_encoder_config().patch_size * _TARGET_FACTOR
 
 
 def on_decoder_grid(mask: np.ndarray, view: View, side: int) -> Tensor:

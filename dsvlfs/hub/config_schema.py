@@ -73,6 +73,7 @@ class Settings(TypedDict, total=False):
     image_mean: _Mean
     image_std: _Deviation
     pad_to_square: bool
+    image_resample: Literal["bilinear", "bicubic"]
     vlm_base: _Name | None
     vision_base: _Name | None
     language_base: _Name | None
@@ -80,6 +81,7 @@ class Settings(TypedDict, total=False):
     vlm_image_size: _Side
     vlm_mean: _Mean
     vlm_std: _Deviation
+    vlm_crop: bool
     train_vlm_projector: bool
     train_token_embeddings: Literal["all", "added"]
     standardise_state: bool
@@ -106,6 +108,7 @@ class Settings(TypedDict, total=False):
     text_loss_weight: _Weight
     bce_loss_weight: _Weight
     dice_loss_weight: _Weight
+    loss_side: _Side | None
     logit_offset: Annotated[FiniteFloat, Field(ge=-1e6, le=1e6)]
     calibration: Annotated[list[FiniteFloat], Field(min_length=2, max_length=2)] | None
     min_presence: _Share

@@ -81,6 +81,7 @@ def evaluate(
     describe: bool = False,
     workers: int = 0,
     trained_classes: Collection[str] | None = None,
+    square: int | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Segments every episode's query, by each mode. Accelerate's processes take an equal share each; all return the
     same results, which do not depend on their number.
@@ -95,6 +96,8 @@ def evaluate(
         workers: processes that read photos ahead; 0 reads them in between.
         trained_classes: names, in lower case, of the classes that the segmenter was trained on; the episodes' classes
             that are among them are then reported apart.
+        square: side to which masks are brought before their pixels are counted, so that large photos weigh no more than
+            others (the reference); None counts at each photo's own size.
 
     Returns:
         A result a mode and a comparison. In percent: `miou`, `fb_iou`, `iou` (by class), `boundary_iou`,
@@ -122,6 +125,7 @@ def evaluate(
             aggregation,
             describe,
             workers,
+            square,
             show_progress=state.is_main_process,
         )
     outcomes = gather(outcomes)
@@ -181,6 +185,7 @@ def _run(
     aggregation: Aggregation | None,
     describe: bool,
     workers: int,
+    square: int | None,
     *,
     show_progress: bool,
 ) -> list[dict[str, _Outcome]]:
@@ -211,18 +216,25 @@ def _run(
             start = time.perf_counter()
             prediction = one.segment(query, episode.class_name, support=shown, mode=mode, **own).mask
             seconds = encoding + time.perf_counter() - start
-            outcomes[place][name] = _outcome(episode, prediction, seconds, described=bool(own.get("description")))
+            outcomes[place][name] = _outcome(
+                episode, prediction, seconds, square=square, described=bool(own.get("description"))
+            )
     return [outcomes[place] for place in range(len(indices))]
 
 
-def _outcome(episode: Episode, prediction: np.ndarray, seconds: float, *, described: bool) -> _Outcome:
+def _outcome(
+    episode: Episode, prediction: np.ndarray, seconds: float, *, square: int | None, described: bool
+) -> _Outcome:
     right_tile = None
     if episode.layout is not None:
         right_tile = predicted_tile(prediction, episode.layout) == episode.position
+
+    def counted(mask: np.ndarray) -> np.ndarray:
+        return mask if square is None else _squared(mask, square)
+
+    ignore, base = (None if mask is None else counted(mask) for mask in (episode.query_ignore, episode.query_base))
     return _Outcome(
-        counts=count_episode(
-            episode.class_name, prediction, episode.query_mask, episode.query_ignore, episode.query_base
-        ),
+        counts=count_episode(episode.class_name, counted(prediction), counted(episode.query_mask), ignore, base),
         class_names=episode.class_names,
         seed=episode.seed,
         seconds=seconds,
@@ -230,3 +242,9 @@ def _outcome(episode: Episode, prediction: np.ndarray, seconds: float, *, descri
         right_tile=right_tile,
         described=described,
     )
+
+
+def _squared(mask: np.ndarray, side: int) -> np.ndarray:
+    """A mask on a square, by the nearest pixel."""
+    rows, columns = ((np.arange(side) + 0.5) * length // side for length in mask.shape)
+    return mask[rows.astype(int)[:, None], columns.astype(int)]

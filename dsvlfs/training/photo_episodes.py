@@ -80,8 +80,7 @@ class PhotoBatch:
 
 
 class PhotoEpisodeDataset(Dataset):
-    """Episodes drawn from photos with masks, every class equally often. Episode i depends on the seed and i alone,
-    whoever asks for it and when.
+    """Episodes drawn from photos with masks. Episode i depends on the seed and i alone, whoever asks for it and when.
 
     Args:
         photos: rows of `dsvlfs.data.photos.FEATURES`.
@@ -92,6 +91,8 @@ class PhotoEpisodeDataset(Dataset):
         description_share: share of questions with the class's definition, or else the bank's text, where there is one.
         description_noise: share of the descriptions that are spoiled (`Spoiler`).
         misnamed: share of the episodes with both prompts that are given another class's name.
+        in_passes: ask for every photo and class once a pass, each pass in an order of its own (the reference); else
+            every class is asked for equally often.
 
     Raises:
         InputError: no class has two photos, or fewer than two have a description that could be spoiled.
@@ -109,6 +110,7 @@ class PhotoEpisodeDataset(Dataset):
         description_share: float = 1.0,
         description_noise: float = 0.0,
         misnamed: float = 0.0,
+        in_passes: bool = False,
     ) -> None:
         self.photos, self.processor = photos, processor
         self.length, self.seed = length, seed
@@ -123,6 +125,8 @@ class PhotoEpisodeDataset(Dataset):
             if len(np.unique(self._photo_ids[rows := np.flatnonzero(names == name)])) > 1
         }
         self.class_names = list(self._rows_of_class)
+        self._class_of_row = {int(row): name for name, rows in self._rows_of_class.items() for row in rows}
+        self._pass = np.array(sorted(self._class_of_row)) if in_passes else None
         if not self.class_names:
             raise InputError(
                 "No class has two photos, one to ask about and one to show; add photos of the same classes."
@@ -137,9 +141,15 @@ class PhotoEpisodeDataset(Dataset):
 
     def __getitem__(self, index: int) -> PhotoEpisode:
         rng = np.random.default_rng((self.seed, index))
-        class_name = self.class_names[rng.integers(len(self.class_names))]
-        rows = self._rows_of_class[class_name]
-        query_row = rows[rng.integers(len(rows))]
+        if self._pass is None:
+            class_name = self.class_names[rng.integers(len(self.class_names))]
+            rows = self._rows_of_class[class_name]
+            query_row = rows[rng.integers(len(rows))]
+        else:
+            number, place = divmod(index, len(self._pass))
+            query_row = np.random.default_rng((self.seed, number)).permutation(self._pass)[place]
+            class_name = self._class_of_row[int(query_row)]
+            rows = self._rows_of_class[class_name]
         others = rows[self._photo_ids[rows] != self._photo_ids[query_row]]
         support_row = others[rng.integers(len(others))]
         draw = rng.random()
@@ -233,10 +243,13 @@ def _photo_episode(
     side = target_side(processor.config)
     counted = on_decoder_grid(np.ones_like(mask) if ignore is None else ~ignore, view, side) / 255
     foreground = on_decoder_grid(mask, view, side) / 255
+    target = (foreground / counted.clamp(min=1 / 255)).clamp(max=1)
+    if processor.config.loss_side is not None:
+        counted, target = (counted >= 0.5).float(), (target >= 0.5).float()
     return PhotoEpisode(
         query=view,
         counted=counted,
-        target=(foreground / counted.clamp(min=1 / 255)).clamp(max=1),
+        target=target,
         support=support_view,
         support_mask=support_mask,
         class_name=class_name,

@@ -55,6 +55,8 @@ class TrainingConfig:
         description_noise: share of the descriptions that are no help: a part of the right one, noise, another class's.
         misnamed: share of the episodes with both prompts that are given another class's name.
         made_up: share of the packs' episodes with both prompts that are given a word that means nothing.
+        in_passes: of a named set, ask for every photo and class once a pass, as the reference does, rather than for
+            every class equally often.
         absent: share of the packs' episodes that ask for a class which the query does not show.
         fit_shots: supports of an episode of the packs, at most, that the fit to the request reads.
         classifier_names: fit the names of the classes of the vision tower's own classifier as well (`ClassifierLooks`).
@@ -106,6 +108,7 @@ class TrainingConfig:
     misnamed: float = 0.3
     made_up: float = 0.0
     absent: float = 0.0
+    in_passes: bool = False
     fit_shots: int = 1
     classifier_names: bool = False
     start_from: str | None = None
@@ -181,7 +184,7 @@ class TrainingConfig:
                 raise InputError(f"The setting {name} is {value!r}; give a list of names.")
         if unknown := set(self.packs) - set(PACK_NAMES):
             raise InputError(f"packs names {unknown.pop()!r}; the packs are {', '.join(PACK_NAMES)}.")
-        for name in ("classifier_names", "extend_names"):
+        for name in ("classifier_names", "extend_names", "in_passes"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"The setting {name} is {getattr(self, name)!r}; give true or false.")
         if not isinstance(self.start_from, str | None):

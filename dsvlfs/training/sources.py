@@ -81,7 +81,7 @@ def open_episodes(config: TrainingConfig, model: DSVLFSModel, root: Path, cache_
             FeatureCache(cache_folder).check(model.config)
             del mix["semantic_only"]
             shots = {"max_shots": config.max_shots, "bad_shots": config.bad_shots}
-            training = ShotEpisodeDataset(seen, layers=layers, **shots, **mix)
+            training: Dataset = ShotEpisodeDataset(seen, layers=layers, **shots, **mix)
         else:
             build_cache(config, model, root, cache_folder)
             training = EpisodeDataset(seen, layers=layers, fit_shots=config.fit_shots, **mix)
@@ -115,7 +115,8 @@ def open_episodes(config: TrainingConfig, model: DSVLFSModel, root: Path, cache_
             alignment,
         )
     photos = load_named_set(config.dataset, root, split="train", fold=config.fold)
-    return Episodes(PhotoEpisodeDataset(photos, model.processor, length=length, **mix), collate_photos, validation)
+    training = PhotoEpisodeDataset(photos, model.processor, length=length, in_passes=config.in_passes, **mix)
+    return Episodes(training, collate_photos, validation)
 
 
 def _tested_names(fold: int | None) -> set[str]:

@@ -113,6 +113,25 @@ def test_the_support_view_is_the_photo_around_its_mask(micro_model):
     assert square.mean().item() == pytest.approx(0.04, abs=0.005)
 
 
+def test_a_vision_tower_may_see_the_middle_of_the_photo(micro_model):
+    photo = Image.new("RGB", (90, 30), "red")
+    photo.paste("blue", (30, 0, 60, 30))
+    for crop in (True, False):
+        micro_model.config.vlm_crop = crop
+        pixels = micro_model.processor.query_view(photo).vlm_pixels
+        assert (pixels[0, 0, :, 2:-2].std() < 1e-3) == crop  # the resampling reaches over the edges
+
+
+def test_a_photo_is_resampled_as_the_encoder_knows_it(micro_model):
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 70, 3), dtype=np.uint8))
+    seen = {}
+    for resample in ("bilinear", "bicubic"):
+        micro_model.config.image_resample = resample
+        seen[resample] = micro_model.processor.query_view(photo).image_pixels
+    assert not torch.equal(seen["bilinear"], seen["bicubic"])
+    assert seen["bilinear"].std() < seen["bicubic"].std()  # bicubic keeps more of what is fine
+
+
 def test_padding_is_taken_off_again(micro_model):
     processor = micro_model.processor
     processor.config.pad_to_square = True

@@ -62,6 +62,20 @@ def test_measures_by_hand():
     assert not {"miou_by_seed", "shared_classes", "right_tile"} & result.keys()
 
 
+def test_on_a_square_large_photos_weigh_no_more_than_small_ones():
+    """A right small photo, and one of thrice its side whose mask is twice the class."""
+    right = square_episode(query_base=None)
+    right = replace(right, query=Image.fromarray(np.stack([np.asarray(right.query_mask) * np.uint8(255)] * 3, -1)))
+    large = np.kron(np.asarray(right.query_mask), np.ones((3, 3), bool))
+    wrong = np.zeros_like(large)
+    wrong[12:] = True
+    query = Image.fromarray(np.stack([wrong * np.uint8(255)] * 3, -1))
+    wrong = replace(right, query=query, query_mask=large, support_ids=("b",))
+    assert measured(Everything(), [right, wrong], "visual")["miou"] == pytest.approx(100 * (16 + 144) / (16 + 288))
+    on_a_square = measured(Everything(), [right, wrong], "visual", square=24)["miou"]
+    assert on_a_square == pytest.approx(100 * 2 * 144 / (3 * 144))
+
+
 def test_ignored_pixels_do_not_count():
     ignore = np.zeros((8, 8), dtype=bool)
     ignore[:, 3] = True

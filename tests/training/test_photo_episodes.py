@@ -66,6 +66,31 @@ def test_query_and_support_are_two_photos_of_the_class(photos):
         assert not torch.allclose(*centres, atol=0.2)
 
 
+def test_a_pass_asks_for_every_photo_once(photos):
+    episodes = _episodes(photos, in_passes=True)
+    known = {np.asarray(_processor().query_view(row["image"]).image_pixels).tobytes() for row in photos}
+    queries = [episodes[i].query.image_pixels.numpy().tobytes() for i in range(2 * len(photos))]
+    first, second = queries[: len(photos)], queries[len(photos) :]
+    assert set(first) == set(second) == known
+    assert first != second  # in an order of its own
+    assert first == [
+        _episodes(photos, in_passes=True)[i].query.image_pixels.numpy().tobytes() for i in range(len(first))
+    ]
+
+
+def test_losses_can_be_taken_on_a_larger_square_of_hard_targets(photos):
+    soft, hard = (_episodes(photos, _processor(loss_side=side)) for side in (None, 96))
+    episode = hard[3]
+    assert episode.target.shape == episode.counted.shape == (96, 96)
+    assert set(episode.target.unique().tolist()) == {0.0, 1.0}
+    assert abs(episode.target.mean() - soft[3].target.mean()) < 0.03
+    model = build_micro_model()
+    batches = [collate_photos([episodes[3], episodes[4]]) for episodes in (soft, hard)]
+    small, large = (EpisodeLosses(model)(batch) for batch in batches)
+    assert large["logits"].shape == (2, 96, 96)
+    assert abs(float(small["bce_loss"]) - float(large["bce_loss"])) < 0.05
+
+
 def test_a_class_without_a_definition_is_described_by_the_bank(tmp_path, monkeypatch):
     monkeypatch.setenv("DSVLFS_CACHE", str(tmp_path / "cache"))
     photos = load_named_set("folder", draw_folder(tmp_path / "own"), split="train", fold=None)
