@@ -47,6 +47,9 @@ class DSVLFSConfig(PreTrainedConfig):
         description_weight: weight of the semantic prompt of the question with the description, where there is one; the
             rest is that of the name alone, which a wrong or useless description cannot spoil. The paper's is 1.
         answer_template: its teacher-forced answer; holds `<SEM_prompt>`.
+        further_templates: pairs of another question and its answer; training draws from all of them, and inference asks
+            by the first alone. None trains with that one.
+        answer_ends: whether the end of the text after the answer is taught as well.
         correlation_layers: layers whose cosines are the channels of the 4D correlation.
         embedding_layers: layers that a trained neck fuses to the decoder's image embedding; None takes the embedding of
             the image encoder's own neck (SAM).
@@ -110,6 +113,8 @@ class DSVLFSConfig(PreTrainedConfig):
         prompt_template: str = "USER: {image}\n{description}Where in this photo is the {class_name}? ASSISTANT:",
         photo_markers: list[str] | None = None,
         answer_template: str = f" It is {SEMANTIC_TOKEN}.",
+        further_templates: list[list[str]] | None = None,
+        answer_ends: bool = False,
         description_weight: float = 1.0,
         correlation_layers: list[str] | None = None,
         embedding_layers: list[str] | None = None,
@@ -157,6 +162,8 @@ class DSVLFSConfig(PreTrainedConfig):
         self.prompt_template = prompt_template
         self.photo_markers = photo_markers
         self.answer_template = answer_template
+        self.further_templates = further_templates and [list(pair) for pair in further_templates]
+        self.answer_ends = answer_ends
         self.description_weight = description_weight
         self.correlation_layers = correlation_layers or [f"image.{n}" for n in range(1, 33)]
         self.embedding_layers = embedding_layers

@@ -153,12 +153,28 @@ class DSVLFSProcessor(ProcessorMixin):
         canvas[0, : view.valid[1], : view.valid[0]] = torch.from_numpy(np.array(target)).float() / 255
         return view, canvas
 
-    def question(self, names: Sequence[tuple[str, str | None]], *, photo_tokens: int | None = None) -> Question:
+    @property
+    def templates(self) -> list[tuple[str, str]]:
+        """Every question with its answer; inference asks by the first."""
+        config = self.config
+        return [
+            (config.prompt_template, config.answer_template),
+            *((question, answer) for question, answer in config.further_templates or []),
+        ]
+
+    def question(
+        self,
+        names: Sequence[tuple[str, str | None]],
+        *,
+        photo_tokens: int | None = None,
+        variants: Sequence[int] | None = None,
+    ) -> Question:
         """Teacher-forced questions.
 
         Args:
             names: (class name, description or None) of each sample.
             photo_tokens: tokens of the photo in each; None takes the LLaVA's own number, 0 leaves the photo out.
+            variants: number of each sample's question in `templates`; None asks all by the first.
 
         Raises:
             InputError: a class name is empty, or a name or description is no text, too long, or holds a token that
@@ -166,16 +182,18 @@ class DSVLFSProcessor(ProcessorMixin):
         """
         if photo_tokens is None:
             photo_tokens = self.config.vlm_config["image_seq_length"]
-        questions = []
-        for class_name, description in names:
+        questions, answers = [], []
+        end = [self.tokenizer.eos_token_id] if self.config.answer_ends else []
+        for (class_name, description), variant in zip(names, variants or [0] * len(names), strict=True):
+            template, answer = self.templates[variant]
             class_name = self._plain_text(class_name_of(class_name), "class name", MAX_NAME_TOKENS)
             description = self._plain_text(description_of(description), "description", MAX_DESCRIPTION_TOKENS)
-            text = self.config.prompt_template.format(
+            text = template.format(
                 image=IMAGE_TOKEN * photo_tokens, class_name=class_name, description=_as_sentence(description)
             )
             questions.append(self.tokenizer(text).input_ids)
-        answer = self.tokenizer(self.config.answer_template, add_special_tokens=False).input_ids
-        rows = [question + answer for question in questions]
+            answers.append(self.tokenizer(answer, add_special_tokens=False).input_ids + end)
+        rows = [question + answer for question, answer in zip(questions, answers)]
         length = max(map(len, rows))
         padding = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
         ids = torch.full((len(rows), length), padding)
@@ -184,9 +202,8 @@ class DSVLFSProcessor(ProcessorMixin):
         for i, row in enumerate(rows):
             ids[i, : len(row)] = torch.tensor(row)
             attention[i, : len(row)] = 1
-            labels[i, len(questions[i]) : len(row)] = torch.tensor(answer)
-        position = answer.index(self.semantic_token_id)
-        semantic = torch.tensor([len(question) + position for question in questions])
+            labels[i, len(questions[i]) : len(row)] = torch.tensor(answers[i])
+        semantic = torch.tensor([len(q) + a.index(self.semantic_token_id) for q, a in zip(questions, answers)])
         return Question(ids, attention, labels, semantic)
 
     def prediction(

@@ -19,6 +19,13 @@ def add(commands: argparse._SubParsersAction) -> None:
     source.add_argument(
         "--reference", type=Path, metavar="FILE.bin", help="the authors' code, after zero_to_fp32, to a checkpoint"
     )
+    parser.add_argument(
+        "--prompts",
+        type=Path,
+        metavar="FILE.json",
+        help="what the authors' run asked: prompt_template, answer_template, further_templates, answer_ends and "
+        "photo_markers (default: ours, which such weights never saw)",
+    )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the result")
     parser.add_argument(
         "--check", action="store_true", help="compare the result with segment-anything's own modules (dsvlfs[sam])"
@@ -29,6 +36,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the command and returns its exit status."""
     if arguments.check and not arguments.sam:
         raise InputError("--check is for --sam alone; leave it out.")
+    if arguments.prompts and not arguments.reference:
+        raise InputError("--prompts is for --reference alone; leave it out.")
     if arguments.sam:
         from ..convert.sam import import_sam
 
@@ -41,6 +50,6 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         from ..convert.reference import import_reference
 
-        import_reference(arguments.reference, arguments.out)
+        import_reference(arguments.reference, arguments.out, prompts=arguments.prompts)
     print(f"written to {arguments.out}")
     return 0

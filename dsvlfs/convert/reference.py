@@ -16,6 +16,8 @@ from torch import Tensor
 
 from ..configuration import DSVLFSConfig
 from ..errors import InputError
+from ..files import read_json
+from ..hub.config_schema import Prompts
 from ..modeling import DSVLFSModel
 from ..processing import DSVLFSProcessor
 from .sam import read_pickle, rename
@@ -27,7 +29,9 @@ _ROOT = "base_model.model."
 _LANGUAGE = "semantic_encoder.vlm.base_model.model."
 
 
-def import_reference(file: Path, folder: Path, config: DSVLFSConfig | None = None) -> None:
+def import_reference(
+    file: Path, folder: Path, config: DSVLFSConfig | None = None, *, prompts: Path | None = None
+) -> None:
     """Converts a checkpoint to a folder for `DSVLFSModel.from_pretrained`.
 
     Args:
@@ -35,29 +39,37 @@ def import_reference(file: Path, folder: Path, config: DSVLFSConfig | None = Non
         folder: for config, tensors and card, made where it is missing.
         config: of the model, to which the markers around the photo are added; None is `paper`. Its LLaVA's tokenizer
             is read.
+        prompts: JSON of what the run asked, under the config's names: `prompt_template`, `answer_template`,
+            `further_templates`, `answer_ends`, `photo_markers`. A prompt that the weights never saw costs them; None
+            asks by ours, with `MARKERS` around the photo.
 
     Raises:
         BaseNotAvailableError: the tokenizer cannot be had.
         InputError: the file cannot be read, or is no checkpoint of that code and configuration.
     """
     config = copy.deepcopy(config or DSVLFSConfig.paper())
-    config.photo_markers = MARKERS
-    config.prompt_template = config.prompt_template.replace("{image}", "{image}".join(MARKERS))
+    asked = read_json(prompts, Prompts) if prompts else Prompts()
+    markers = asked.get("photo_markers", MARKERS) or []
+    config.photo_markers = markers
+    if len(markers) == 2:
+        config.prompt_template = config.prompt_template.replace("{image}", "{image}".join(markers))
+    config.update({**asked})
     source = read_pickle(file)
     own = config.llava_config().image_token_id
     found = {len(source[n]) for n in (f"{_ROOT}model.embed_tokens.weight", f"{_ROOT}lm_head.weight") if n in source}
-    if other := found - {own + 1 + len(MARKERS)}:
+    if other := found - {own + 1 + len(markers)}:
         raise InputError(
             f"{file} has {min(other):,} rows in its vocabulary, not LLaMA's {own:,} and one for each of [SEM], "
-            f"{' and '.join(MARKERS)}; give a run of the authors' code on LLaVA-1.5 with its own tokens."
+            f"{' and '.join(markers)}; give a run of the authors' code on LLaVA-1.5 with its own tokens, and its "
+            "markers in the file of prompts."
         )
     tokenizer = DSVLFSProcessor.from_config(config).tokenizer
     with torch.device("meta"):
         model = DSVLFSModel(config, load_bases=False)
     wanted = model.trained_state_dict()
     rows = wanted[f"{_LANGUAGE}lm_head.modules_to_save.default.weight"].shape[0]
-    markers: Any = tokenizer.convert_tokens_to_ids(MARKERS)  # a list of a list
-    state = convert(source, rows, markers)
+    places: Any = tokenizer.convert_tokens_to_ids(markers)  # a list of a list
+    state = convert(source, rows, places)
     # The authors' decoder always has both prompts.
     state["mask_decoder.no_semantic_prompt"] = torch.zeros(config.prompt_dim)
     wrong = sorted(wanted.keys() ^ state.keys()) or sorted(n for n in wanted if wanted[n].shape != state[n].shape)
@@ -75,7 +87,7 @@ def convert(source: dict[str, Tensor], rows: int, markers: list[int]) -> dict[st
     Args:
         source: under the names of the authors' code.
         rows: of our vocabulary.
-        markers: ids in it of `MARKERS`.
+        markers: ids in it of the markers around the photo.
     """
     state = {}
     for name, tensor in source.items():
@@ -120,7 +132,7 @@ def _of_sam(name: str, tensor: Tensor) -> dict[str, Tensor]:
 def _vocabulary(tensor: Tensor, rows: int, markers: list[int]) -> Tensor:
     """LLaMA's own rows, the markers' in their places, and `[SEM]`'s in all others that LLaVA has spare, one of which is
     `<SEM_prompt>`'s."""
-    own = len(tensor) - 1 - len(MARKERS)
+    own = len(tensor) - 1 - len(markers)
     result = torch.cat([tensor[:own], tensor[own].repeat(rows - own, 1)])
     result[markers] = tensor[own + 1 :]
     return result

@@ -33,6 +33,12 @@ def _holds_semantic_token(text: str) -> str:
     return text
 
 
+def _is_question_and_answer(pair: list[str]) -> list[str]:
+    _is_template(pair[0])
+    _holds_semantic_token(pair[1])
+    return pair
+
+
 def _is_architecture(value: dict[str, Any]) -> dict[str, Any]:
     """No number is beyond reason, at any depth."""
     rest: list[Any] = [value]
@@ -51,6 +57,11 @@ _Architecture = Annotated[dict[str, Any], Field(min_length=1), AfterValidator(_i
 _Name = Annotated[str, Field(min_length=1, max_length=1000)]
 _Template = Annotated[str, Field(max_length=10_000), AfterValidator(_is_template)]
 _Answer = Annotated[str, Field(max_length=10_000), AfterValidator(_holds_semantic_token)]
+_Pair = Annotated[
+    list[Annotated[str, Field(max_length=10_000)]],
+    Field(min_length=2, max_length=2),
+    AfterValidator(_is_question_and_answer),
+]
 _Side = Annotated[int, Field(ge=14, le=2048)]
 _Mean = Annotated[list[FiniteFloat], Field(min_length=3, max_length=3)]
 _Deviation = Annotated[list[Annotated[FiniteFloat, Field(gt=0)]], Field(min_length=3, max_length=3)]
@@ -63,8 +74,19 @@ _Layers = Annotated[
 _Channels = Annotated[int, Field(ge=1, le=4096)]
 
 
+@with_config(ConfigDict(extra="forbid"))
+class Prompts(TypedDict, total=False):
+    """What a model is asked, and answers."""
+
+    prompt_template: _Template
+    answer_template: _Answer
+    further_templates: Annotated[list[_Pair], Field(max_length=100)] | None
+    answer_ends: bool
+    photo_markers: list[Annotated[str, Field(min_length=1, max_length=100)]] | None
+
+
 @with_config(ConfigDict(extra="allow"))
-class Settings(TypedDict, total=False):
+class Settings(Prompts, total=False):
     """The settings of `DSVLFSConfig`, which says what they mean; one that is left out has its default."""
 
     image_base: _Name
@@ -88,9 +110,6 @@ class Settings(TypedDict, total=False):
     lora_rank: Annotated[int, Field(ge=1, le=1024)]
     lora_alpha: Annotated[FiniteFloat, Field(gt=0, le=1e6)]
     lora_dropout: Annotated[FiniteFloat, Field(ge=0, lt=1)]
-    prompt_template: _Template
-    photo_markers: list[Annotated[str, Field(min_length=1, max_length=100)]] | None
-    answer_template: _Answer
     description_weight: _Share
     correlation_layers: _Layers
     embedding_layers: _Layers | None

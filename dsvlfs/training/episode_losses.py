@@ -10,6 +10,7 @@ from ..configuration import DSVLFSConfig
 from ..errors import InputError
 from ..hub.checkpoint_files import read_config
 from ..modeling import DSVLFSModel
+from ..parts.semantic_encoder import Question
 from .names_extension import NamesFit
 from .photo_episodes import PhotoBatch
 from .sampling import TrainingBatch
@@ -99,7 +100,7 @@ class EpisodeLosses(nn.Module):
         if batch.names and text_only:
             prompt = self.alignment.held_out_prompts(batch.names).to(batch.target.device)
         elif batch.names:
-            question = model.processor.question(batch.names).to(batch.target.device)
+            question = self._question(batch.names).to(batch.target.device)
         output = model(
             batch.features,
             batch.support_layers,
@@ -114,6 +115,13 @@ class EpisodeLosses(nn.Module):
             fit=batch.fit,
         )
         return vars(output) | {"logits": output.logits.detach()}
+
+    def _question(self, names: list[tuple[str, str | None]]) -> Question:
+        """In training each by one of the config's templates, drawn from the generator that dropout is drawn from."""
+        processor = self.model.processor
+        count = len(processor.templates)
+        variants = torch.randint(count, (len(names),)).tolist() if self.training and count > 1 else None
+        return processor.question(names, variants=variants)
 
     @torch.no_grad()
     def _encode(self, batch: PhotoBatch) -> TrainingBatch:

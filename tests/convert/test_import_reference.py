@@ -1,6 +1,8 @@
 """Import of the authors' checkpoints: a small one under their names, and the matched parts in float64 against their
 equations."""
 
+import json
+
 import paper_like
 import pytest
 import torch
@@ -72,6 +74,28 @@ def imported(tmp_path_factory) -> tuple[dict[str, Tensor], DSVLFSModel]:
     torch.save(state, folder / "pytorch_model.bin")
     import_reference(folder / "pytorch_model.bin", folder / "ours", paper_like.config(*paper_like.save_bases(folder)))
     return state, DSVLFSModel.from_pretrained(folder / "ours")
+
+
+def test_the_questions_of_a_run_come_with_it(tmp_path):
+    torch.save(reference_state(), tmp_path / "model.bin")
+    config = paper_like.config(*paper_like.save_bases(tmp_path))
+    asked = {
+        "prompt_template": "USER: <im_start>{image}<im_end> {description}Find the {class_name}. ASSISTANT:",
+        "answer_template": "Sure, <SEM_prompt>.",
+        "further_templates": [["USER: <im_start>{image}<im_end> {class_name}? ASSISTANT:", "<SEM_prompt>."]],
+        "answer_ends": True,
+    }
+    (tmp_path / "prompts.json").write_text(json.dumps(asked))
+    import_reference(tmp_path / "model.bin", tmp_path / "out", config, prompts=tmp_path / "prompts.json")
+    own = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert {name: own[name] for name in asked} == asked
+    assert own["photo_markers"] == MARKERS
+    (tmp_path / "prompts.json").write_text(json.dumps(asked | {"answer_template": "Here."}))
+    with pytest.raises(InputError, match=r"prompts\.json.*answer_template"):
+        import_reference(tmp_path / "model.bin", tmp_path / "out", config, prompts=tmp_path / "prompts.json")
+    (tmp_path / "prompts.json").write_text(json.dumps(asked | {"question": "Where?"}))
+    with pytest.raises(InputError, match=r"prompts\.json.*question"):
+        import_reference(tmp_path / "model.bin", tmp_path / "out", config, prompts=tmp_path / "prompts.json")
 
 
 def test_the_visual_prompt_is_the_references(imported):

@@ -173,6 +173,24 @@ def test_what_cannot_stand_in_a_question_is_named(micro_model, name, message):
         micro_model.processor.question([name])
 
 
+def test_a_question_can_be_one_of_several_and_its_answer_end(micro_model):
+    processor = micro_model.processor
+    plain = processor.question([("fox", None)])
+    processor.config.further_templates = [["{image} fox: {class_name}", "<SEM_prompt> is there."]]
+    processor.tokenizer.add_special_tokens({"eos_token": "<end>"})
+    processor.config.answer_ends = True
+    assert len(processor.templates) == 2
+    both = processor.question([("fox", None), ("fox", None)], variants=[0, 1])
+    for row in range(2):
+        assert both.input_ids[row, both.semantic_index[row]] == processor.semantic_token_id
+        taught = both.labels[row][both.labels[row] >= 0]
+        assert taught[-1] == processor.tokenizer.eos_token_id
+    length = plain.input_ids.shape[1]
+    torch.testing.assert_close(both.input_ids[0, :length], plain.input_ids[0])
+    assert both.semantic_index[0] == plain.semantic_index[0]
+    assert not torch.equal(both.input_ids[0], both.input_ids[1])
+
+
 def test_padding_of_a_batch_does_not_change_an_answer(micro_model, circle):
     processor = micro_model.processor
     tokens = micro_model.frozen_features(processor.query_view(circle[0]))["tokens"]

@@ -196,6 +196,31 @@ def test_photos_are_encoded_as_inference_does(photos):
     torch.testing.assert_close(output["loss"], expected.loss)
 
 
+def test_training_draws_from_all_questions_and_validation_asks_the_first(photos, monkeypatch):
+    model = build_micro_model()
+    model.config.further_templates = [[f"{{image}} {number} {{class_name}}", "<SEM_prompt>"] for number in range(3)]
+    episodes = _episodes(photos)
+    batch = collate_photos([episodes[i] for i in range(8)])
+    asked = []
+    question = DSVLFSProcessor.question
+
+    def noted(self, names, *, variants=None, **options):
+        asked.append(variants)
+        return question(self, names, variants=variants, **options)
+
+    monkeypatch.setattr(DSVLFSProcessor, "question", noted)
+    losses = EpisodeLosses(model)
+    with torch.no_grad():
+        for seed in (0, 0, 1):
+            torch.manual_seed(seed)
+            losses.train()(batch)
+        losses.eval()(batch)
+    assert asked[0] == asked[1] != asked[2]
+    assert set(asked[0]) <= set(range(4))
+    assert len(set(asked[0] + asked[2])) > 1
+    assert asked[3] is None
+
+
 def test_half_precision_is_close_to_full(photos):
     full, half = build_micro_model(), build_micro_model()
     set_precision(half, "bf16")
