@@ -1,4 +1,4 @@
-"""Every knob of the model, and the two sizes."""
+"""Every knob of the model, and the three sizes."""
 
 from typing import Any
 
@@ -9,7 +9,9 @@ from transformers import (
     LlamaConfig,
     LlavaConfig,
     PreTrainedConfig,
+    Qwen2Config,
     SamVisionConfig,
+    SiglipVisionConfig,
 )
 
 from .parts.efficientnet_lite import EfficientNetLiteConfig
@@ -195,6 +197,28 @@ class DSVLFSConfig(PreTrainedConfig):
         return cls()
 
     @classmethod
+    def base(cls) -> "DSVLFSConfig":
+        """One graphics card's model, trained the paper's way: SAM ViT-B and a LLaVA of half a billion parameters. The
+        embeddings of the added token alone are trained, for those of its large vocabulary would take a third of the
+        card."""
+        return cls(
+            image_base="facebook/sam-vit-base",
+            image_config=_sam_vit_base().to_dict(),
+            vlm_base="llava-hf/llava-interleave-qwen-0.5b-hf",
+            vlm_config=_llava_half_b().to_dict(),
+            vlm_image_size=384,
+            vlm_mean=[0.5] * 3,
+            vlm_std=[0.5] * 3,
+            vlm_crop=False,
+            train_token_embeddings="added",
+            # As the base's own chat template has it.
+            prompt_template="<|im_start|>user {image}\n{description}Where in this photo is the {class_name}?<|im_end|>"
+            "<|im_start|>assistant\n",
+            answer_template=f"It is {SEMANTIC_TOKEN}.",
+            correlation_layers=[f"image.{n}" for n in range(1, 13)],
+        )
+
+    @classmethod
     def tiny(cls) -> "DSVLFSConfig":
         """The laptop's model: DINOv2 ViT-S/14, EfficientNet-Lite2 and SmolLM2-135M."""
         return cls(
@@ -255,6 +279,46 @@ class DSVLFSConfig(PreTrainedConfig):
 def _sam_vit_huge() -> SamVisionConfig:
     return SamVisionConfig(
         hidden_size=1280, num_hidden_layers=32, num_attention_heads=16, global_attn_indexes=[7, 15, 23, 31]
+    )
+
+
+def _sam_vit_base() -> SamVisionConfig:
+    return SamVisionConfig(
+        hidden_size=768, num_hidden_layers=12, num_attention_heads=12, global_attn_indexes=[2, 5, 8, 11]
+    )
+
+
+def _llava_half_b() -> LlavaConfig:
+    vision = SiglipVisionConfig(
+        hidden_size=1152,
+        intermediate_size=4304,
+        num_hidden_layers=26,
+        num_attention_heads=16,
+        image_size=384,
+        patch_size=14,
+        vision_use_head=False,
+    )
+    text = Qwen2Config(
+        vocab_size=152000,
+        hidden_size=1024,
+        intermediate_size=2816,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        num_key_value_heads=16,
+        max_position_embeddings=32768,
+        rope_parameters={"rope_type": "default", "rope_theta": 1000000.0},
+        tie_word_embeddings=True,
+        bos_token_id=151643,
+        eos_token_id=151645,
+    )
+    return LlavaConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_index=151646,
+        image_seq_length=729,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+        tie_word_embeddings=True,
     )
 
 

@@ -1,5 +1,5 @@
-"""The paper's model at toy widths: a SAM and a LLaVA of transformers' own classes, saved as folders, on which
-`from_pretrained` runs as it does on those of the hub."""
+"""The sizes `paper` and `base` at toy widths: a SAM and a LLaVA of transformers' own classes, saved as folders, on
+which `from_pretrained` runs as it does on those of the hub."""
 
 from pathlib import Path
 
@@ -11,9 +11,11 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     PreTrainedTokenizerFast,
+    Qwen2Config,
     SamConfig,
     SamModel,
     SamVisionConfig,
+    SiglipVisionConfig,
 )
 
 from dsvlfs import DSVLFSConfig
@@ -62,6 +64,47 @@ def llava_config() -> LlavaConfig:
     return LlavaConfig(vision_config=vision, text_config=text, image_token_index=IMAGE, image_seq_length=4)
 
 
+def base_llava_config() -> LlavaConfig:
+    """As of `base`: SigLIP and Qwen2."""
+    vision = SiglipVisionConfig(
+        hidden_size=WIDTH,
+        intermediate_size=WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=28,
+        patch_size=14,
+        vision_use_head=False,
+    )
+    text = Qwen2Config(
+        vocab_size=len(WORDS) + SPARE_ROWS,
+        hidden_size=WIDTH,
+        intermediate_size=WIDTH,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+    )
+    return LlavaConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_index=IMAGE,
+        image_seq_length=4,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+        tie_word_embeddings=True,
+    )
+
+
+def base_config(image_base: Path | str = "sam", vlm_base: Path | str = "llava") -> DSVLFSConfig:
+    """Like `DSVLFSConfig.base`, on these bases."""
+    own = config(image_base, vlm_base)
+    own.update({"vlm_config": base_llava_config().to_dict(), "train_token_embeddings": "added", "vlm_crop": False})
+    return own
+
+
 def config(image_base: Path | str = "sam", vlm_base: Path | str = "llava") -> DSVLFSConfig:
     """Like `DSVLFSConfig.paper`, on these bases."""
     return DSVLFSConfig(
@@ -78,12 +121,13 @@ def config(image_base: Path | str = "sam", vlm_base: Path | str = "llava") -> DS
     )
 
 
-def save_bases(folder: Path) -> tuple[Path, Path]:
-    """Random SAM and LLaVA, the latter with a tokenizer that has `<image>`: their folders."""
+def save_bases(folder: Path, llava_of: LlavaConfig | None = None) -> tuple[Path, Path]:
+    """Random SAM and LLaVA (`llava_config`'s where no other is given), the latter with a tokenizer that has `<image>`:
+    their folders."""
     torch.manual_seed(0)
     sam, llava = folder / "sam", folder / "llava"
     SamModel(sam_config()).save_pretrained(sam)
-    LlavaForConditionalGeneration(llava_config()).save_pretrained(llava)
+    LlavaForConditionalGeneration(llava_of or llava_config()).save_pretrained(llava)
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
     tokenizer.add_special_tokens(["<image>"])

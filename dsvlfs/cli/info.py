@@ -13,7 +13,9 @@ def add(commands: argparse._SubParsersAction) -> None:
         description="Prints parameters, operations and memory of a size, without loading any weights.",
     )
     parser.set_defaults(run=run)
-    parser.add_argument("--config", choices=("tiny", "paper"), default="paper", help="the size (default: paper)")
+    parser.add_argument(
+        "--config", choices=("tiny", "base", "paper"), default="paper", help="the size (default: paper)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -136,6 +136,7 @@ def train(
         betas=config.betas,
         weight_decay=0.0,
     )
+    _wrap_layers_of(losses, accelerator)
     losses, optimizer = accelerator.prepare(losses, optimizer)
     model = accelerator.unwrap_model(losses).model
     run.load_state(model, optimizer)
@@ -185,6 +186,14 @@ def train(
             run.save_state(model, optimizer, progress, is_main=is_main)
     run.save_checkpoint("final", model, is_main=is_main)
     accelerator.end_training()
+
+
+def _wrap_layers_of(losses: torch.nn.Module, accelerator: Accelerator) -> None:
+    """Of the classes of layers that FSDP's settings name, for models of all sizes, leaves those that the model has."""
+    if accelerator.distributed_type == DistributedType.FSDP:
+        plugin = accelerator.state.fsdp_plugin
+        there = {type(module).__name__ for module in losses.modules()}
+        plugin.transformer_cls_names_to_wrap = [n for n in plugin.transformer_cls_names_to_wrap or [] if n in there]
 
 
 def _due(step: int, every: int, last: int | None = None) -> bool:

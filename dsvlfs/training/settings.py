@@ -25,7 +25,7 @@ class TrainingConfig:
     """Settings of a run; the file names those that differ.
 
     Args:
-        size: of the model, "tiny" or "paper".
+        size: of the model, "tiny", "base" or "paper".
         dataset: "packs" (photos of one and of several objects and cut-outs, composed to scenes whose frozen features
             are computed once), or a set of `dsvlfs.data.named_sets`, whose frozen features each step computes.
         packs: names of the packs (`dsvlfs.training.packs`) under the data root; "own_photos" is the root itself, a
@@ -125,8 +125,8 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         """Raises InputError where a setting cannot be."""
-        if self.size not in ("tiny", "paper"):
-            raise InputError(f"There is no size '{self.size}'; choose tiny or paper.")
+        if self.size not in ("tiny", "base", "paper"):
+            raise InputError(f"There is no size '{self.size}'; choose tiny, base or paper.")
         if self.mixed_precision not in ("bf16", "no"):
             raise InputError(f"There is no mixed_precision '{self.mixed_precision}'; choose bf16 or no.")
         least = dict.fromkeys(
