@@ -291,7 +291,7 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
         names, given = self.trained_state_dict(), state_dict
         if given is not None and (missing := [name for name in names if name not in given]):
             raise InputError(f"The state to save lacks {len(missing)} tensors that are trained, first {missing[0]}.")
-        state = {name: (given or names)[name].detach().to("cpu", dtype) for name in names}
+        state = {name: _alone((given or names)[name].detach().to("cpu", dtype)) for name in names}
         self.config.architectures = [type(self).__name__]
         files = save_checkpoint(
             folder,
@@ -385,3 +385,9 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
 
 
 AutoModel.register(DSVLFSConfig, DSVLFSModel, exist_ok=True)
+
+
+def _alone(tensor: Tensor) -> Tensor:
+    """A tensor with memory of its own: what is gathered from several processes may lie in a larger piece, which is not
+    to be written."""
+    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()

@@ -1,0 +1,71 @@
+"""Every run of the large sizes that comes along, under the launcher's settings that come along, at toy widths."""
+
+import json
+import os
+from pathlib import Path
+
+import launched_toy
+import paper_like
+import pytest
+import yaml
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_multi_gpu_env
+from drawn_sets import draw_coco, draw_pascal
+from forked import run_two_processes
+
+CONFIGS = Path(__file__).parents[2] / "train" / "configs"
+LARGE = sorted(file.stem for file in CONFIGS.glob("*.yaml") if "tiny" not in file.stem and file.stem != "finetune")
+SMALLER = {
+    "steps": 3,
+    "batch_size": 4,
+    "warmup_steps": 1,
+    "workers": 0,
+    "validation_every": 0,
+    "checkpoint_every": 1,
+    "log_every": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory) -> Path:
+    """Bases of both sizes, and both data sets."""
+    folder = tmp_path_factory.mktemp("large")
+    paper_like.save_bases(folder / "paper")
+    paper_like.save_bases(folder / "base", paper_like.base_llava_config())
+    draw_pascal(folder / "pascal-5i")
+    draw_coco(folder / "coco-20i")
+    return folder
+
+
+@pytest.fixture
+def launched(tmp_path, monkeypatch) -> None:
+    """The environment that `accelerate launch` makes of `fsdp.yaml` for two processes on a CPU."""
+    given = ["--config_file", f"{CONFIGS}/accelerate/fsdp.yaml", "--num_processes", "2", "--cpu", "train.py"]
+    arguments, _, _ = _validate_launch_command(launch_command_parser().parse_args(given))
+    for name, value in prepare_multi_gpu_env(arguments).items():
+        if os.environ.get(name) != value and not name.startswith(("MASTER_", "WORLD", "RANK", "LOCAL_")):
+            monkeypatch.setenv(name, value)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.setenv("DSVLFS_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_a_run_starts_saves_and_resumes_divided_between_processes(name, drawn, launched, tmp_path):
+    settings = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text()) | SMALLER
+    if "model" in settings:
+        settings["model"] = {"loss_side": 64}
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
+    out = tmp_path / "run"
+    given = ["--config", tmp_path / "settings.yaml", "--data-root", drawn / settings["dataset"], "--out", out]
+    statuses = run_two_processes(launched_toy.run_toy, drawn, given)
+    assert [status for status, _ in statuses] == [0, 0], statuses[0][1]
+    lines = [json.loads(line) for line in (out / "losses.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    assert (out / "final" / "model.safetensors").is_file()
+    progress = json.loads((out / "last" / "progress.json").read_text())
+    assert progress["step"] == 3
+    # What is resumed at its end does nothing but write its checkpoint again.
+    (out / "final" / "model.safetensors").unlink()
+    statuses = run_two_processes(launched_toy.run_toy, drawn, [*given, "--resume"])
+    assert [status for status, _ in statuses] == [0, 0], statuses[0][1]
+    assert (out / "final" / "model.safetensors").is_file()
