@@ -35,11 +35,11 @@ Text = tuple[str, str | None]
 WIDEST_CLASS = 80
 """A class of more supports than these is too wide to look like one thing."""
 
-RIDGE = 100.0
-"""Strength of the fit of looks to states, which are standardised."""
+# Strength of the fit of looks to states, which are standardised.
+_RIDGE = 1000.0
 
-# Of a class's look that is told by the classifier, against one photo's.
-_TOLD_WEIGHT = 0.3
+# How much a class's look that is told by the classifier counts, against one photo's.
+_TOLD_WEIGHT = 1.0
 _FOLDS = 10
 
 
@@ -240,7 +240,7 @@ def wanted_looks(looks: Tensor, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
 def _ridge(states: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
     """Weights (width, prompt_dim) from texts' states (texts, width) to their wanted looks."""
     weighted = states * weight[:, None]
-    ridge = RIDGE * torch.eye(states.shape[1], dtype=states.dtype)
+    ridge = _RIDGE * torch.eye(states.shape[1], dtype=states.dtype)
     return torch.linalg.solve(states.T @ weighted + ridge, weighted.T @ wanted)
 
 

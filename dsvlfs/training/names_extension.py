@@ -8,7 +8,6 @@ from torch import Tensor
 from ..errors import InputError
 from ..modeling import DSVLFSModel
 from .alignment import (
-    RIDGE,
     WIDEST_CLASS,
     SemanticAlignment,
     Text,
@@ -18,6 +17,9 @@ from .alignment import (
     wanted_looks,
 )
 from .feature_cache import FeatureCache
+
+# Weaker than in the fit of all names: a new name shall say what its own objects look like.
+_RIDGE = 100.0
 
 
 class NamesExtension:
@@ -60,7 +62,7 @@ class NamesExtension:
         weights = projection(torch.eye(standard.shape[1], device=self._standard.device)).cpu().double()
         missing = self._wanted * model.config.prompt_dim**0.5 - standard @ weights
         kernel = standard @ standard.T
-        kernel.diagonal().add_(RIDGE / self._weight)
+        kernel.diagonal().add_(_RIDGE / self._weight)
         set_linear(projection, (weights + standard.T @ torch.linalg.solve(kernel, missing)).float())
 
     @torch.no_grad()
