@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         threshold=arguments.threshold,
         min_presence=arguments.min_presence,
         aggregation=arguments.aggregation,
-        zoom=False if arguments.no_zoom else None,
+        **({"zoom": False} if arguments.no_zoom else {}),
     )
     if unreadable == len(outputs):
         return 2
