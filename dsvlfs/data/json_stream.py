@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ..errors import InputError
-from ..files import checked, open_regular
+from ..files import checked, open_regular, reading_fault
 
 _CHUNK = 2**23  # characters read at a time
 _DECODER = json.JSONDecoder()
@@ -111,6 +111,8 @@ class _JsonStream:
             chunk = self._stream.read(_CHUNK)
         except UnicodeDecodeError:
             raise self._damaged() from None
+        except OSError as error:
+            raise InputError(f"The file {self._file} cannot be read: {reading_fault(error)}.") from error
         self._text, self._position = self._text[self._position :] + chunk, 0
         return bool(chunk)
 

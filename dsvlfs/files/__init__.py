@@ -1,6 +1,15 @@
 """Which files are photos, how text and JSON are read, and how files are written: whole or not at all."""
 
-from .reading import PHOTO_SUFFIXES, checked, open_regular, place_of, read_json, read_json_lines, read_text
+from .reading import (
+    PHOTO_SUFFIXES,
+    checked,
+    open_regular,
+    place_of,
+    read_json,
+    read_json_lines,
+    read_text,
+    reading_fault,
+)
 from .writing import (
     append_line,
     os_error,
@@ -26,6 +35,7 @@ __all__ = [
     "read_json",
     "read_json_lines",
     "read_text",
+    "reading_fault",
     "recover_folder",
     "whole_contents",
     "whole_file",

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..errors import InputError
-from ..files import open_regular
+from ..files import open_regular, reading_fault
 from .mask_values import foreground
 
 Photo = Image.Image | np.ndarray | str | os.PathLike
@@ -161,12 +161,20 @@ def open_image(source: str | os.PathLike | BinaryIO, kind: str) -> Image.Image:
         except Image.DecompressionBombError:
             raise InputError(_too_large(title, "far more")) from None
         except DECODING_ERRORS as error:
-            what = "cannot be read: it is damaged, cut short, or no image"
-            if stream.seek(0, os.SEEK_END) == 0:
-                what = "is empty"
-            elif _is_heif(stream) and "HEIF" not in readable_formats():
-                raise InputError(f"{title} is a HEIF; pip install 'dsvlfs[heif]' to read it, or save a JPEG.") from None
-            raise InputError(f"{title} {what}; give a whole JPEG or PNG.") from error
+            raise InputError(_undecodable(stream, title)) from error
+
+
+def _undecodable(stream: BinaryIO, title: str) -> str:
+    """Why no image came of a stream."""
+    what = "cannot be read: it is damaged, cut short, or no image"
+    try:
+        if stream.seek(0, os.SEEK_END) == 0:
+            what = "is empty"
+        elif _is_heif(stream) and "HEIF" not in readable_formats():
+            return f"{title} is a HEIF; pip install 'dsvlfs[heif]' to read it, or save a JPEG."
+    except OSError as error:  # a disk that fails, or a file that is none
+        return f"{title} cannot be read: {reading_fault(error)}."
+    return f"{title} {what}; give a whole JPEG or PNG."
 
 
 @cache

@@ -1,5 +1,6 @@
 """Photos of every kind: what is seen of them, and what is refused."""
 
+import errno
 import io
 import os
 import struct
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from dsvlfs import InputError
+from dsvlfs.data import json_stream
 from dsvlfs.files import PHOTO_SUFFIXES
 from dsvlfs.inference import photos
 from dsvlfs.inference.photos import FORMATS, load_mask, load_photo, open_image, readable_formats
@@ -192,6 +194,30 @@ def test_a_jpeg_that_is_scanned_without_end_is_refused(tmp_path):
     (tmp_path / "long.jpg").write_bytes(whole[:-2] + whole[start:-2] * 200 + whole[-2:])
     with pytest.raises(InputError, match="scans"):
         load_photo(tmp_path / "long.jpg")
+
+
+class _FailingDisk(io.RawIOBase):
+    """A file that opens and cannot be read, as on a disk that fails."""
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, *_: int) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    readinto = seek
+
+
+def test_a_disk_that_fails_is_one_sentence(tmp_path, monkeypatch):
+    for module in (photos, json_stream):
+        monkeypatch.setattr(module, "open_regular", lambda *_: _FailingDisk())
+    with pytest.raises(InputError, match="cannot be read: Input/output error; check the disk"):
+        load_photo(tmp_path / "a.png")
+    with pytest.raises(InputError, match="cannot be read: Input/output error; check the disk"):
+        list(json_stream.read_entries(tmp_path / "a.json", "images", dict))
 
 
 def test_a_damaged_exif_says_nothing(tmp_path):
