@@ -48,6 +48,8 @@ class DSVLFSConfig(PreTrainedConfig):
             around the photo.
         description_weight: weight of the semantic prompt of the question with the description, where there is one; the
             rest is that of the name alone, which a wrong or useless description cannot spoil. The paper's is 1.
+        long_descriptions: whether the bank's paragraph describes a class, where it has one (the paper's texts have some
+            200 words), rather than its sentence.
         answer_template: its teacher-forced answer; holds `<SEM_prompt>`.
         further_templates: pairs of another question and its answer; training draws from all of them, and inference asks
             by the first alone. None trains with that one.
@@ -118,6 +120,7 @@ class DSVLFSConfig(PreTrainedConfig):
         further_templates: list[list[str]] | None = None,
         answer_ends: bool = False,
         description_weight: float = 1.0,
+        long_descriptions: bool = True,
         correlation_layers: list[str] | None = None,
         embedding_layers: list[str] | None = None,
         grounding_layers: list[str] | None = None,
@@ -167,6 +170,7 @@ class DSVLFSConfig(PreTrainedConfig):
         self.further_templates = further_templates and [list(pair) for pair in further_templates]
         self.answer_ends = answer_ends
         self.description_weight = description_weight
+        self.long_descriptions = long_descriptions
         self.correlation_layers = correlation_layers or [f"image.{n}" for n in range(1, 33)]
         self.embedding_layers = embedding_layers
         self.grounding_layers = grounding_layers
@@ -240,6 +244,7 @@ class DSVLFSConfig(PreTrainedConfig):
             standardise_state=True,
             # The class comes before the photo: what the language model makes of it does not depend on the photo.
             prompt_template="Class: {class_name}. {description}Photo: {image} Where is the {class_name}?",
+            long_descriptions=False,
             correlation_layers=["image.9", "image.10", "vision.4", "vision.5", "vision.6"],
             embedding_layers=["image.9", "image.12", "vision.5", "vision.6"],
             grounding_layers=["vision.5", "vision.6"],

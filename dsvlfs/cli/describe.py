@@ -37,6 +37,9 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--language-model", metavar="NAME", help="of transformers: id on the hub or folder; of a server: its name there"
     )
     parser.add_argument("--base-url", metavar="URL", help="of the server, such as http://localhost:8000/v1")
+    parser.add_argument(
+        "--long", action="store_true", help="the bank's paragraph where it has one (PASCAL's and COCO's classes)"
+    )
     parser.add_argument("--anew", action="store_true", help="ask again what the language model has answered before")
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="also write them, by name, to a file")
     add_model_argument(parser)
@@ -49,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     writer = None
     texts = {}
     for name in arguments.names:
-        texts[name] = bank_description(name) if arguments.source == "bank" else None
+        texts[name] = bank_description(name, long=arguments.long) if arguments.source == "bank" else None
         if texts[name] is None:
             from ..descriptions.memory import write_once
 

@@ -168,6 +168,7 @@ def _measured(arguments: argparse.Namespace, model: Any, episodes: Any, trained:
         comparisons=beside,
         aggregation=arguments.aggregation,
         describe=arguments.describe,
+        long_descriptions=model.config.long_descriptions,
         workers=arguments.workers,
         trained_classes=trained,
         square=arguments.square,

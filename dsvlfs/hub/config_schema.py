@@ -111,6 +111,7 @@ class Settings(Prompts, total=False):
     lora_alpha: Annotated[FiniteFloat, Field(gt=0, le=1e6)]
     lora_dropout: Annotated[FiniteFloat, Field(ge=0, lt=1)]
     description_weight: _Share
+    long_descriptions: bool
     correlation_layers: _Layers
     embedding_layers: _Layers | None
     grounding_layers: _Layers | None

@@ -79,6 +79,7 @@ def evaluate(
     comparisons: Mapping[str, Segmenter] | None = None,
     aggregation: Aggregation | None = None,
     describe: bool = False,
+    long_descriptions: bool = False,
     workers: int = 0,
     trained_classes: Collection[str] | None = None,
     square: int | None = None,
@@ -93,6 +94,7 @@ def evaluate(
             the queries.
         aggregation: how several supports become one mask; None leaves it to the segmenter.
         describe: whether to ask with the class's description, the episode's own or else the bank's, where there is one.
+        long_descriptions: whether the bank's is its paragraph.
         workers: processes that read photos ahead; 0 reads them in between.
         trained_classes: names, in lower case, of the classes that the segmenter was trained on; the episodes' classes
             that are among them are then reported apart.
@@ -124,6 +126,7 @@ def evaluate(
             modes,
             aggregation,
             describe,
+            long_descriptions,
             workers,
             square,
             show_progress=state.is_main_process,
@@ -184,6 +187,7 @@ def _run(
     modes: Sequence[str],
     aggregation: Aggregation | None,
     describe: bool,
+    long_descriptions: bool,
     workers: int,
     square: int | None,
     *,
@@ -208,7 +212,7 @@ def _run(
             encoding = time.perf_counter() - start
         support = encode_support(episode) if {*modes} - {"semantic"} else None
         if describe:
-            options["description"] = episode.description or bank_description(episode.class_name)
+            options["description"] = episode.description or bank_description(episode.class_name, long=long_descriptions)
         asked = [(mode, segmenter, mode, None if mode == "semantic" else support, options) for mode in modes]
         asked += [(name, other, "visual", supports_of[name](episode), {}) for name, other in comparisons.items()]
         outcomes[place] = {}

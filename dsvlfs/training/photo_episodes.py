@@ -133,7 +133,7 @@ class PhotoEpisodeDataset(Dataset):
             )
         if description_noise:
             definitions = dict(zip(names, photos["definition"][:]))
-            texts = {name: definitions[name] or bank_description(name) for name in self.class_names}
+            texts = {name: definitions[name] or self._bank_text(name) for name in self.class_names}
             self._spoiler = Spoiler({name: text for name, text in texts.items() if text})
 
     def __len__(self) -> int:
@@ -160,7 +160,7 @@ class PhotoEpisodeDataset(Dataset):
             asked_name = self.class_names[rng.integers(len(self.class_names))]
         described = asked_name == class_name and rng.random() < self.description_share
         query, support = self._row(int(query_row)), self._row(int(support_row))
-        description = (query["definition"] or bank_description(class_name)) if described else None
+        description = (query["definition"] or self._bank_text(class_name)) if described else None
         # No number is drawn where the setting is off.
         if description and self.description_noise and rng.random() < self.description_noise:
             how, other = SPOILINGS[rng.integers(len(SPOILINGS))], self._spoiler.other(class_name, rng)
@@ -176,6 +176,9 @@ class PhotoEpisodeDataset(Dataset):
             use_semantic=use_semantic,
             use_visual=use_visual,
         )
+
+    def _bank_text(self, class_name: str) -> str | None:
+        return bank_description(class_name, long=self.processor.config.long_descriptions)
 
     def _row(self, index: int) -> dict[str, Any]:
         try:

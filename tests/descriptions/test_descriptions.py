@@ -75,6 +75,20 @@ def test_the_banks_texts_are_whole_and_of_a_length_that_is_taken(micro_model):
         micro_model.processor.question([(name, text)])
 
 
+@pytest.mark.parametrize("classes", [PASCAL_CLASSES, COCO_CLASSES], ids=["pascal", "coco"])
+def test_every_class_has_a_paragraph_of_its_own(classes, micro_model):
+    paragraphs = {names: next(filter(None, (bank_description(n, long=True) for n in names))) for names in classes}
+    assert all(80 <= len(text.split()) <= 150 and text.endswith(".") for text in paragraphs.values())
+    assert len({*paragraphs.values()}) == len(paragraphs)
+    micro_model.processor.question([(names[0], text) for names, text in paragraphs.items()])
+
+
+def test_a_class_without_a_paragraph_has_its_sentence():
+    assert bank_description("red fox", long=True) == bank_description("red fox")
+    assert bank_description("sofa", long=True) == bank_description("couch", long=True) != bank_description("couch")
+    assert {"sofa", "person"} & {*bank_names(long=True)} == {"person"}
+
+
 def test_case_and_hyphens_do_not_count():
     assert bank_description("Red-Fox") == bank_description(" red fox") is not None
     assert bank_description("TVmonitor") == bank_description("tv")

@@ -119,6 +119,10 @@ def test_an_episodes_own_description_comes_before_the_banks():
     ]
     assert asked == ["woollen", bank_description("sock"), None]
     assert result["described"] == 2
+    evaluate(
+        Asked(), [square_episode(class_name="cow")], modes=["visual"], describe=True, long_descriptions=True
+    )  # fmt: skip
+    assert asked[-1] == bank_description("cow", long=True) != bank_description("cow")
 
 
 @pytest.fixture
