@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .collecting import uncollected
 from .registration import introduce
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ def __getattr__(name: str) -> Any:
     """Imports on first use: `dsvlfs --help` needs no torch."""
     if name not in _HOMES:
         raise AttributeError(f"module 'dsvlfs' has no attribute '{name}'")
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    with uncollected():
+        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
 
 
 introduce()

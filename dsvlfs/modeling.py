@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import AutoModel, PreTrainedModel
 from transformers.modeling_utils import local_torch_dtype
 
+from .collecting import uncollected
 from .configuration import DSVLFSConfig
 from .errors import InputError
 from .hub.assembly import layer_channels, load_image_base, load_llava
@@ -358,10 +359,11 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
             TypeError: an option is neither of these nor a setting of the config.
         """
         of_checkpoint = {"subfolder": subfolder, "revision": revision, "force_download": force_download}
-        opened = open_checkpoint(name_or_path, config, of_checkpoint, image_options, vlm_options, options)
-        with blaming_config(opened, lambda: cls(opened.config, load_bases=False)):
-            model = cls(opened.config, image_options=opened.image_options, vlm_options=opened.vlm_options)
-        model._adopt(opened.tensors, opened.file)
+        with uncollected():
+            opened = open_checkpoint(name_or_path, config, of_checkpoint, image_options, vlm_options, options)
+            with blaming_config(opened, lambda: cls(opened.config, load_bases=False)):
+                model = cls(opened.config, image_options=opened.image_options, vlm_options=opened.vlm_options)
+            model._adopt(opened.tensors, opened.file)
         model.card = opened.card
         return model.eval()
 

@@ -29,6 +29,7 @@ FLOORS = {
     "files": 1.5,
     "processes": 1.5,
     "errors": 1,
+    "collecting": 1,
     "registration": 1,
 }
 """A room imports those below it, and none beside it."""

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..collecting import uncollected
 from ..errors import InputError
 from ..files import place_of
 from ..labelling.formats import ALWAYS, FORMATS
@@ -71,8 +72,9 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command and returns its exit status."""
-    from ..labelling.label import Request, label_photos
-    from ..labelling.photos_source import open_photos
+    with uncollected():
+        from ..labelling.label import Request, label_photos
+        from ..labelling.photos_source import open_photos
 
     if place_of(arguments.out).is_relative_to(place_of(Path(arguments.photos))):
         raise InputError(f"The results in {arguments.out} would be taken for photos to label; give an --out elsewhere.")

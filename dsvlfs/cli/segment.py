@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..collecting import uncollected
 from . import running
 from .arguments import add_request_arguments, mode_of, supports_of
 
@@ -27,8 +28,9 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command and returns its exit status."""
-    from ..inference.checks import class_name_of, description_of
-    from ..labelling.segment import outputs_of, segment_photos
+    with uncollected():
+        from ..inference.checks import class_name_of, description_of
+        from ..labelling.segment import outputs_of, segment_photos
 
     class_name_of(arguments.class_name)
     description_of(arguments.description)
