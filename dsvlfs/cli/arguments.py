@@ -113,7 +113,6 @@ def supports_of(arguments: argparse.Namespace) -> list[SupportPhoto]:
     Raises:
         InputError: one cannot be used.
     """
-    from ..labelling.annotations import annotated_classes
     from ..labelling.project import MOST_SUPPORTS
     from ..labelling.supports import AtPoints, InBox, MaskFile, SupportPhoto
 
@@ -124,6 +123,8 @@ def supports_of(arguments: argparse.Namespace) -> list[SupportPhoto]:
         points.setdefault(photo, []).append(tuple(_pixels(place)))
     supports += [SupportPhoto(Path(photo), AtPoints(tuple(places))) for photo, places in points.items()]
     for file in arguments.annotation:
+        from ..labelling.annotations import annotated_classes
+
         found = annotated_classes(file, MOST_SUPPORTS)
         if arguments.class_name not in found:
             names = ", ".join(list(found)[:10]) or "nothing"

@@ -32,14 +32,15 @@ def run(arguments: argparse.Namespace) -> int:
         from ..inference.checks import class_name_of, description_of
         from ..labelling.segment import outputs_of, segment_photos
 
-    class_name_of(arguments.class_name)
-    description_of(arguments.description)
-    supports = supports_of(arguments)
-    mode = mode_of(arguments, supports)
-    outputs = outputs_of(arguments.query, arguments.out, [file for support in supports for file in support.files])
-    running.make_folder(arguments.out)
+        class_name_of(arguments.class_name)
+        description_of(arguments.description)
+        supports = supports_of(arguments)
+        mode = mode_of(arguments, supports)
+        outputs = outputs_of(arguments.query, arguments.out, [file for support in supports for file in support.files])
+        running.make_folder(arguments.out)
+        model = running.load_model(arguments.model)
     unreadable = segment_photos(
-        running.load_model(arguments.model),
+        model,
         outputs,
         arguments.class_name,
         supports if mode != "semantic" else (),
