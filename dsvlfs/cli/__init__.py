@@ -9,6 +9,8 @@ PyTorch and transformers take seconds to import: each command imports what it ne
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import logging
 import sys
 from collections.abc import Sequence
@@ -60,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):  # a terminal that cannot show a name shows its codes
             stream.reconfigure(errors="backslashreplace")
     arguments = build_parser().parse_args(argv)
+    if argv is None:  # a process of its own: its end need not look through all that it loaded, which takes a second
+        atexit.register(gc.freeze)
     # Wherever it is installed, it misses a kernel for 4 bits on a CPU, which it would fetch from the hub.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
