@@ -22,6 +22,7 @@ class BrightnessModel:
 
     calls: ClassVar[list[dict]] = []
     devices: ClassVar[list[str]] = []
+    config: ClassVar[SimpleNamespace] = SimpleNamespace(long_descriptions=False)
 
     @classmethod
     def from_pretrained(cls, name: str) -> "BrightnessModel":
