@@ -82,6 +82,9 @@ class DSVLFSConfig(PreTrainedConfig):
             where nobody has fitted them (`dsvlfs calibrate`).
         min_presence: where less speaks for the class being in the photo (`Segmentation.presence`), the mask by name and
             supports is left empty; 0 empties none.
+        name_trust: with both prompts, the least cosine of the semantic prompt and what the supports show, in the space
+            of the grounding, from which on the name is heard; one that fits less is left out. Its layers have to be
+            among those of the correlation. None hears every name, as the paper does.
         vote_threshold: with K shots, share of the largest vote count at which a pixel is foreground.
         shot_aggregation: how K shots become one mask (see `dsvlfs.parts.aggregation`); "attention" has weights of
             its own.
@@ -141,6 +144,7 @@ class DSVLFSConfig(PreTrainedConfig):
         logit_offset: float = 0.0,
         calibration: list[float] | None = None,
         min_presence: float = 0.0,
+        name_trust: float | None = None,
         vote_threshold: float = 0.5,
         shot_aggregation: str = "votes",
         **kwargs: Any,
@@ -191,6 +195,7 @@ class DSVLFSConfig(PreTrainedConfig):
         self.logit_offset = logit_offset
         self.calibration = calibration
         self.min_presence = min_presence
+        self.name_trust = name_trust
         self.vote_threshold = vote_threshold
         self.shot_aggregation = shot_aggregation
         super().__init__(**kwargs)

@@ -120,6 +120,8 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
                 channels=[layer_channels(config, name) for name in config.grounding_layers],
                 prompt_dim=config.prompt_dim,
             )
+        if config.name_trust is not None and not {*(config.grounding_layers or [""])} <= {*config.correlation_layers}:
+            raise InputError("name_trust needs grounding_layers, all of them among correlation_layers; leave it out.")
         self.matcher = DenseMatcher(
             layers=len(config.correlation_layers),
             channels=config.match_channels,

@@ -132,5 +132,6 @@ class Settings(Prompts, total=False):
     logit_offset: Annotated[FiniteFloat, Field(ge=-1e6, le=1e6)]
     calibration: Annotated[list[FiniteFloat], Field(min_length=2, max_length=2)] | None
     min_presence: _Share
+    name_trust: Annotated[FiniteFloat, Field(ge=-1, le=1)] | None
     vote_threshold: _Share
     shot_aggregation: Aggregation

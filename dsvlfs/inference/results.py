@@ -28,6 +28,7 @@ class Segmentation:
         presence: how much speaks for the class being in the photo, in [0, 1] (`dsvlfs.inference.presence`): a score to
             compare, no probability. None where there is no calibration.
         is_emptied: whether the mask was left empty for its presence.
+        is_name_heard: False where a name was given and left out, for it does not fit what the supports show.
     """
 
     mask: np.ndarray
@@ -36,6 +37,7 @@ class Segmentation:
     expected_iou: float | None = None
     presence: float | None = None
     is_emptied: bool = False
+    is_name_heard: bool = True
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Prediction:
         calibration: of the logits; None where there is none.
         fits: how well what the mask covers fits the name, the supports, or each: cosines.
         min_presence: where the presence is lower, a mask is left empty unless asked otherwise.
+        is_name_heard: see `Segmentation`.
     """
 
     logits: Tensor
@@ -60,6 +63,7 @@ class Prediction:
     calibration: Calibration | None = None
     fits: tuple[float, ...] = ()
     min_presence: float = 0.0
+    is_name_heard: bool = True
 
     def segmentation(
         self, threshold: float = 0.5, size: tuple[int, int] | None = None, *, min_presence: float | None = None
@@ -78,7 +82,7 @@ class Prediction:
         """
         size = size or self.size
         mask = self._mask(threshold, size)
-        known: dict[str, Any] = {"mask": mask}
+        known: dict[str, Any] = {"mask": mask, "is_name_heard": self.is_name_heard}
         if self.calibration is not None:
             expected = self._expected_iou(mask)
             score = presence([expected, *self.fits])

@@ -24,6 +24,7 @@ from .decoding import compare, decode, ground, image_embedding
 from .encoded import Asked, Query, Shots, Support
 from .encoding import encode_queries
 from .interface import Parts
+from .name_trust import name_fit
 from .photos import Photo, load_photo
 from .presence import support_fit
 from .results import Prediction, Segmentation
@@ -99,13 +100,25 @@ def predict(
         shots = compare(model, features, support, size)
     predictions = {}
     for mode in modes:
-        asked, shown = by_support if mode == "visual" else by_name, None if mode == "semantic" else shots
+        shown = None if mode == "semantic" else shots
+        is_heard = mode == "semantic" or (mode == "both" and _is_believed(model, by_name, support))
+        asked = by_name if is_heard else by_support
         logits, joined = decode(model, asked, shown, aggregation)
         if query.is_blank:  # the encoders never saw such a photo, and say anything of it
             logits, joined = torch.full_like(logits, _NOTHING), None
         found = model.processor.prediction(logits, query.valid, query.size, joined)
+        found = replace(found, is_name_heard=is_heard or mode == "visual")
         predictions[mode] = _with_fits(model, found, query, asked, shown)
     return predictions
+
+
+def _is_believed(model: Parts, asked: Asked, support: Support) -> bool:
+    """Whether the name is heard beside the supports."""
+    config = model.config
+    if config.name_trust is None:
+        return True
+    layers = [support.layers[config.correlation_layers.index(name)] for name in config.grounding_layers]
+    return name_fit(model.grounding, asked.semantic, layers, support.masks) >= config.name_trust
 
 
 def _with_fits(model: Parts, found: Prediction, query: Query, asked: Asked, shots: Shots | None) -> Prediction:

@@ -95,7 +95,7 @@ def segment_photos(
         WriteError: a result cannot be written.
     """
     support = model.encode_support([entry.load(model) for entry in supports]) if supports else None
-    unreadable = 0
+    unreadable, is_believed = 0, True
     for query, (mask_file, overlay_file) in tqdm(outputs.items(), unit="photo", disable=len(outputs) == 1):
         try:
             photo = load_photo(query)
@@ -111,6 +111,10 @@ def segment_photos(
                     f"the mask of {query} is left empty, for its presence is {found.presence:.2f}; lower "
                     "--min-presence to keep such masks."
                 )
+        if is_believed and not getattr(found, "is_name_heard", True):  # so it is for all photos
+            is_believed = False
+            with tqdm.external_write_mode(file=sys.stderr):
+                say(f"the name '{class_name}' does not fit what the supports show; it is left out.")
         write_image(mask_file, class_map_image(found.mask, 1))
         write_image(overlay_file, overlay(*for_viewing(photo, found.mask)), compress_level=1)
     return unreadable

@@ -312,7 +312,8 @@ def describe_area(found: Segmentation, shots: int) -> str:
     """The foreground's share of the photo, and of several shots the votes, in words; or why there is none."""
     if found.is_emptied:
         return f"The class does not seem to be in this photo (presence {found.presence:.0%}): the mask is left empty."
-    text = f"{found.mask.mean():.1%} of the photo" if found.mask.any() else "Nothing reaches the threshold; lower it."
+    text = "" if found.is_name_heard else "The name does not fit the example and was left out. "
+    text += f"{found.mask.mean():.1%} of the photo" if found.mask.any() else "Nothing reaches the threshold; lower it."
     if found.expected_iou is not None:
         text += f" · expected IoU {found.expected_iou:.0%} · presence {found.presence:.0%}"
     if shots > 1:

@@ -1,0 +1,25 @@
+"""Is the name believed? The supports are looked at, the name is only heard.
+
+A semantic prompt and what the supports show lie in one space (`SemanticGrounding`). A name that the language model does
+not know, or another thing's, points elsewhere than they do; such a name costs more than it says (docs/experiments.md).
+"""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..parts.grounding import SemanticGrounding
+
+
+def name_fit(grounding: SemanticGrounding, semantic: Tensor, layers: Sequence[Tensor], masks: Tensor) -> float:
+    """How well a name fits what the supports show: the mean over these of the cosine.
+
+    Args:
+        grounding: the space that both share.
+        semantic: (1, prompt_dim) of the name.
+        layers: (K, channels, height, width) of each grounding layer, of the supports.
+        masks: (K, height, width), foreground in [0, 1].
+    """
+    looks = grounding.look(layers, masks)
+    return float(F.cosine_similarity(looks, semantic.to(looks)).mean())
