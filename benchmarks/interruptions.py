@@ -137,9 +137,9 @@ def two_at_once(folder: Path, count: int, seed: int) -> list[str]:
 def _label(given: list[str]) -> int:
     from test_label import BrightnessModel
 
-    from dsvlfs.labelling import label
+    from dsvlfs.labelling import request
 
-    label.DSVLFSModel = BrightnessModel
+    request.DSVLFSModel = BrightnessModel
     return command(given)
 
 

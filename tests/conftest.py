@@ -1,5 +1,7 @@
 """Models small enough for unit tests, and photos that the tests draw themselves."""
 
+import uuid
+
 import numpy as np
 import pytest
 import torch
@@ -33,6 +35,14 @@ WORDS = [
     "round",
     "shape",
 ]
+
+
+@pytest.fixture(autouse=True)
+def kept_supports_folder(monkeypatch, tmp_path_factory):
+    """Commands keep their supports apart from the user's, each test's for itself."""
+    folder = tmp_path_factory.getbasetemp() / f"supports-{uuid.uuid4().hex}"
+    monkeypatch.setattr("dsvlfs.inference.kept_supports.kept_folder", lambda: folder)
+    return folder
 
 
 def micro_config() -> DSVLFSConfig:

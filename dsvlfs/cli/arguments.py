@@ -79,6 +79,11 @@ def add_request_arguments(parser: argparse.ArgumentParser, *, needs_class: bool 
         help="leave the mask empty where less speaks for the class being in the photo; 0 empties none "
         "(default: the checkpoint's own limit)",
     )
+    parser.add_argument(
+        "--no-cache",
+        action="store_true",
+        help="encode the examples anew, and keep nothing of them for the next command (in the folder of the bases)",
+    )
     add_aggregation_argument(parser)
     add_model_argument(parser)
 

@@ -73,8 +73,9 @@ def add(commands: argparse._SubParsersAction) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command and returns its exit status."""
     with uncollected():
-        from ..labelling.label import Request, label_photos
+        from ..labelling.label import label_photos
         from ..labelling.photos_source import open_photos
+        from ..labelling.request import Request
 
     if place_of(arguments.out).is_relative_to(place_of(Path(arguments.photos))):
         raise InputError(f"The results in {arguments.out} would be taken for photos to label; give an --out elsewhere.")
@@ -89,6 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
         aggregation=arguments.aggregation,
         model=arguments.model,
         instances=arguments.instances,
+        keeps_supports=not arguments.no_cache,
     )
     running.make_folder(arguments.out)
     running.quieten()

@@ -50,6 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         threshold=arguments.threshold,
         min_presence=arguments.min_presence,
         aggregation=arguments.aggregation,
+        keeps_supports=not arguments.no_cache,
         **({"zoom": False} if arguments.no_zoom else {}),
     )
     if unreadable == len(outputs):

@@ -73,26 +73,51 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         known = content.get("metadata", {})
     tensors = {}
     for shard in shards:
-        open_regular(shard, "checkpoint").close()
-        try:
-            with safe_open(shard, framework="pt") as stored:
-                known = (stored.metadata() or {}) | known
-                tensors |= {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (no mapping)
-        except Exception as error:  # of Rust, of torch, of an odd type or shape
-            raise InputError(f"The checkpoint {shard} is damaged ({error}); get it again.") from error
-    if _DIGEST in known and known[_DIGEST] != tensor_digest(tensors):
-        raise InputError(f"The checkpoint {file} is damaged (its tensors have changed since); get it again.")
-    for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
-            raise InputError(f"The checkpoint {file} is damaged ({name} is not all numbers); get it again.")
+        found, said = _stored_in(shard, "checkpoint", "get it again")
+        tensors, known = tensors | found, said | known
+    _check_numbers(tensors, known, f"The checkpoint {file}", "get it again")
     return tensors
 
 
-def write_tensors(file: Path, tensors: dict[str, Tensor]) -> None:
-    """Writes all of a safetensors file or nothing. Raises WriteError."""
+def read_tensor_file(file: Path, what: str, mend: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of one safetensors file that is no checkpoint, and what `write_tensors` was told of them.
+
+    Args:
+        file: to read.
+        what: it is, and how to mend one that is damaged, for the error's sentence.
+
+    Raises:
+        InputError: it is missing or damaged, or holds values that are no numbers.
+    """
+    tensors, known = _stored_in(file, what, mend)
+    _check_numbers(tensors, known, f"The {what} {file}", mend)
+    return tensors, known
+
+
+def _stored_in(file: Path, what: str, mend: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    open_regular(file, what).close()
+    try:
+        with safe_open(file, framework="pt") as stored:
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (no mapping)
+            return tensors, stored.metadata() or {}
+    except Exception as error:  # of Rust, of torch, of an odd type or shape
+        raise InputError(f"The {what} {file} is damaged ({error}); {mend}.") from error
+
+
+def _check_numbers(tensors: dict[str, Tensor], known: Mapping[str, str], title: str, mend: str) -> None:
+    if _DIGEST in known and known[_DIGEST] != tensor_digest(tensors):
+        raise InputError(f"{title} is damaged (its tensors have changed since); {mend}.")
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise InputError(f"{title} is damaged ({name} is not all numbers); {mend}.")
+
+
+def write_tensors(file: Path, tensors: dict[str, Tensor], **said: str) -> None:
+    """Writes all of a safetensors file or nothing, with what is said of the tensors in its metadata. Raises
+    WriteError."""
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     with whole_file(file) as partial, _system_errors():
-        save_file(tensors, partial, metadata={"format": "pt", **digest_metadata(tensors)})
+        save_file(tensors, partial, metadata={"format": "pt", **digest_metadata(tensors), **said})
 
 
 @contextmanager

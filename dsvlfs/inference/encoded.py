@@ -1,12 +1,28 @@
 """What is kept of photos on their way through the model."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from ..errors import InputError
+from ..hub.checkpoint_files import read_tensor_file, write_tensors
 from ..parts.matching import Match
+
+_ENCODER = "encoder"  # in the metadata of a support's file: the digest of what encoded it
+
+
+class Encoder(Protocol):
+    """What is asked of a `DSVLFSModel` about supports that were encoded before."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def encoder_digest(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -47,6 +63,45 @@ class Support:
     def __getitem__(self, places: list[int]) -> "Support":
         """Of some of the photos."""
         return Support(tuple(layer[places] for layer in self.layers), self.masks[places])
+
+    def save(self, path: str | os.PathLike, model: Encoder) -> None:
+        """Writes a safetensors file that `load` reads: all of it or nothing.
+
+        Args:
+            path: of the file.
+            model: that encoded it.
+
+        Raises:
+            InputError: the model's encoders are not in memory, so that they have no digest.
+            WriteError: the file cannot be written.
+        """
+        tensors = {"masks": self.masks, **{f"layers.{i}": layer for i, layer in enumerate(self.layers)}}
+        tensors = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
+        write_tensors(Path(path), tensors, **{_ENCODER: model.encoder_digest()})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, model: Encoder) -> "Support":
+        """What `save` wrote.
+
+        Args:
+            path: of the file.
+            model: that it is for: the one that encoded it, or one whose encoders have the same weights and see
+                supports alike, as a fine-tuned checkpoint's.
+
+        Returns:
+            The support, where the model is.
+
+        Raises:
+            InputError: the file is missing, damaged, no support's, or another model's.
+        """
+        file, mend = Path(path), "encode the support again, and save it"
+        tensors, known = read_tensor_file(file, "support", mend)
+        layers = [tensors.get(f"layers.{i}") for i in range(len(tensors) - 1)]
+        if _ENCODER not in known or "masks" not in tensors or not layers or any(layer is None for layer in layers):
+            raise InputError(f"{file} holds no encoded support; give a file that Support.save wrote.")
+        if known[_ENCODER] != model.encoder_digest():
+            raise InputError(f"The support {file} was encoded by another model; {mend}.")
+        return cls(tuple(layer.to(model.device) for layer in layers), tensors["masks"].to(model.device))
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Photos to what the frozen encoders make of them: slow, and once a photo."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 
 import torch
@@ -7,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ..errors import InputError
+from ..hub.digests import tensor_digest
 from .checks import examples_of
 from .encoded import Query, Support, View
 from .interface import Parts
@@ -19,6 +23,27 @@ them."""
 SINGLY_ON = ("cpu",)
 """Devices that one photo keeps busy: there several go through the encoders one by one, for together they take more
 memory and a quarter more time."""
+
+
+_SUPPORT_VERSION = 1
+"""Another wherever the same photo becomes another support."""
+
+_SUPPORT_SETTINGS = (
+    "correlation_layers",
+    "image_config",
+    "image_mean",
+    "image_resample",
+    "image_std",
+    "pad_to_square",
+    "support_context",
+    "support_grid",
+    "support_size",
+    "vlm_config",
+    "vlm_crop",
+    "vlm_image_size",
+    "vlm_mean",
+    "vlm_std",
+)
 
 
 def frozen_features(model: Parts, view: View) -> dict[str, Tensor]:
@@ -53,6 +78,24 @@ def support_features(model: Parts, features: dict[str, Tensor], mask: Tensor) ->
     grid = model.config.support_grid or layers[0].shape[-1]
     pooled = tuple(F.adaptive_avg_pool2d(layer, grid) for layer in layers)
     return pooled, F.adaptive_avg_pool2d(mask[:, None].to(layers[0].device), grid)[:, 0]
+
+
+def kept_with(model: Parts) -> str:
+    """`DSVLFSModel.encoder_digest`."""
+    settings = model.config.to_dict()
+    seen = {name: settings[name] for name in _SUPPORT_SETTINGS}
+    weights = {
+        f"{part}.{name}": tensor
+        for part, base in (
+            ("image", model.image_encoder.backbone),
+            ("tower", model.semantic_encoder.vision_tower),
+        )
+        for name, tensor in base.state_dict().items()
+    }
+    if any(tensor.device.type == "meta" for tensor in weights.values()):
+        raise InputError("The encoders' weights are not in memory; load the model without a device_map that offloads.")
+    said = json.dumps([_SUPPORT_VERSION, seen, tensor_digest(weights)], sort_keys=True, default=str)
+    return hashlib.sha256(said.encode()).hexdigest()
 
 
 @torch.inference_mode()

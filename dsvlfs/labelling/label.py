@@ -22,53 +22,22 @@ from tqdm import tqdm
 
 from ..errors import InputError, WriteError
 from ..files import write_image
-from ..inference.checks import Mode
 from ..inference.photos import DECODING_ERRORS, load_photo, open_image
-from ..modeling import DSVLFSModel
-from ..parts.aggregation import Aggregation
 from ..processes import failing_together, gather, join_processes
 from . import formats
 from .colours import class_map_image, class_map_of
 from .labelled import LabelledPhoto, LabelledPhotos
-from .labeller import LabelClass, Labeller, Sample
+from .labeller import Labeller
 from .labels import PhotoLabels
 from .names import result_stems, shown
 from .photo_files import file_stamp
 from .photos_source import Photos
-from .project import ProjectClass
 from .record import Label, Record, figures_of
+from .request import Request, fitted
 from .review import draw_overlay, write_sheet
 
 WAIT = 0.5
 """Seconds between two looks at what another run is at."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to look for, and how.
-
-    Args:
-        classes: what to label.
-        mode: which prompts the mask decoder is given; None takes both for a class with supports, else its name.
-        threshold: probability from which on a pixel is foreground, or a shot votes for it.
-        min_presence: where the presence is lower, the mask is left empty; None takes the model's.
-        aggregation: how several examples become one mask; None takes the model's.
-        model: the checkpoint's name.
-        instances: tell the objects of a class apart.
-    """
-
-    classes: Sequence[ProjectClass]
-    mode: Mode | None = None
-    threshold: float = 0.5
-    min_presence: float | None = None
-    aggregation: Aggregation | None = None
-    model: str = "dsvlfs-tiny"
-    instances: bool = False
-
-    def settings(self) -> dict[str, Any]:
-        """What two runs must share to write into one folder."""
-        own = {name: value for name, value in vars(self).items() if name != "classes"}
-        return {**own, "classes": {entry.name: entry.settings() for entry in self.classes}}
 
 
 @dataclass
@@ -245,7 +214,7 @@ def _label_share(photos: Photos, request: Request, record: Record, device: Any, 
     todo = [index for index, name in enumerate(photos.names) if name not in record.labels]
     if not todo:
         return summary
-    labeller = _fitted(request, device)
+    labeller = fitted(request, device)
     stems = result_stems(photos.names, {name: label.stem for name, label in record.labels.items()})
     waits = False
     with tqdm(total=len(todo), unit="photo", disable=not is_shown) as bar:
@@ -271,28 +240,6 @@ def _label_share(photos: Photos, request: Request, record: Record, device: Any, 
                 waits = True
                 time.sleep(WAIT)
     return summary
-
-
-def _fitted(request: Request, device: Any) -> Labeller:
-    model = DSVLFSModel.from_pretrained(request.model)
-    model.to(device)
-    samples = [
-        Sample(*support.load(model), entry.name)
-        for entry in request.classes
-        for support in (entry.supports if request.mode != "semantic" else ())
-    ]
-    classes = [
-        LabelClass(entry.name, entry.description, entry.threshold, entry.min_presence) for entry in request.classes
-    ]
-    labeller = Labeller(
-        model,
-        mode=request.mode,
-        threshold=request.threshold,
-        min_presence=request.min_presence,
-        aggregation=request.aggregation,
-        instances=request.instances,
-    )
-    return labeller.fit(samples, classes)
 
 
 def _label_one(photos: Photos, index: int, stem: str, labeller: Labeller, record: Record, summary: Summary) -> None:

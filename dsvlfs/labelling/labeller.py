@@ -10,6 +10,7 @@ from PIL import Image
 from ..errors import InputError
 from ..inference.checks import Mode
 from ..inference.encoded import Query, Support
+from ..inference.kept_supports import encoding_once
 from ..inference.photos import Photo, load_photo
 from ..inference.results import Prediction, Segmentation
 from ..parts.aggregation import Aggregation
@@ -82,6 +83,7 @@ class Labeller:
         threshold, min_presence, aggregation: as `DSVLFSModel.segment` takes them.
         instances: tell the objects of a class apart (`dsvlfs.labelling.instances`). For that a photo in which there is
             any class is looked at closer, in four more views, each encoded once for all classes.
+        keeps_supports: encode each sample once for all processes (`dsvlfs.inference.kept_supports`).
     """
 
     def __init__(
@@ -93,8 +95,10 @@ class Labeller:
         min_presence: float | None = None,
         aggregation: Aggregation | None = None,
         instances: bool = False,
+        keeps_supports: bool = False,
     ) -> None:
         self._model = model
+        self._encode_support = encoding_once(model) if keeps_supports else model.encode_support
         self._instances = instances
         self._mode = mode
         self._threshold = threshold
@@ -137,7 +141,7 @@ class Labeller:
         if self._mode == "visual" and (bare := [name for name in known if not examples[name]]):
             raise InputError(f"Mode visual needs a sample of the class '{bare[0]}'; give one, or another mode.")
         self._classes = [
-            (entry, self._model.encode_support(examples[name]) if examples[name] and self._mode != "semantic" else None)
+            (entry, self._encode_support(examples[name]) if examples[name] and self._mode != "semantic" else None)
             for name, entry in known.items()
         ]
         return self

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from ..files import place_of, write_image
+from ..inference.kept_supports import encoding_once
 from ..inference.photos import load_photo
 from ..inference.pictures import for_viewing, overlay
 from .colours import class_map_image
@@ -75,6 +76,8 @@ def segment_photos(
     class_name: str,
     supports: Sequence[SupportPhoto],
     say: Callable[[str], None],
+    *,
+    keeps_supports: bool = False,
     **options: Any,
 ) -> int:
     """Writes a mask and an overlay for each photo.
@@ -85,6 +88,7 @@ def segment_photos(
         class_name: what to find.
         supports: of the class; none to ask by its name alone.
         say: is told, in a sentence, which photos cannot be read, and which masks are left empty.
+        keeps_supports: encode each support once for all commands (`dsvlfs.inference.kept_supports`).
         options: others of `DSVLFSModel.segment`.
 
     Returns:
@@ -94,7 +98,8 @@ def segment_photos(
         InputError: a support or an option cannot be used.
         WriteError: a result cannot be written.
     """
-    support = model.encode_support([entry.load(model) for entry in supports]) if supports else None
+    encode = encoding_once(model) if keeps_supports and supports else model.encode_support
+    support = encode([entry.load(model) for entry in supports]) if supports else None
     unreadable, is_believed = 0, True
     for query, (mask_file, overlay_file) in tqdm(outputs.items(), unit="photo", disable=len(outputs) == 1):
         try:

@@ -86,6 +86,28 @@ def test_segment_aggregates_as_asked(tmp_path, calls, capsys, micro_model, monke
     assert "learned no attention" in only_sentence(capsys)
 
 
+def test_a_second_segment_with_the_same_supports_encodes_none(tmp_path, micro_model, monkeypatch, kept_supports_folder):
+    encoded = []
+    encode = type(micro_model).encode_support
+
+    def noted(model, examples):
+        encoded.extend(examples)
+        return encode(model, examples)
+
+    monkeypatch.setattr(type(micro_model), "encode_support", noted)
+    monkeypatch.setattr("dsvlfs.cli.running.load_model", lambda name: micro_model)
+    photo = draw(tmp_path / "photo.png")
+    command = ["segment", "--class-name", "circle", "--query", photo, "--support", photo, photo]
+    masks = []
+    for number, options in enumerate(([], [], ["--no-cache"], ["--class-name", "square"])):
+        assert run(*command, *options, "--out", tmp_path / f"{number}") == 0
+        masks.append((len(encoded), (tmp_path / f"{number}" / "photo_mask.png").read_bytes()))
+    assert [number for number, _ in masks] == [1, 1, 2, 2]
+    assert masks[0] == masks[1]
+    assert masks[2][1] == masks[0][1]
+    assert len(list(kept_supports_folder.glob("*.safetensors"))) == 1
+
+
 def test_the_model_goes_where_the_process_is(tmp_path, monkeypatch):
     query = draw(tmp_path / "q.png")
     for device in ("cpu", "cuda:0"):

@@ -20,7 +20,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from dsvlfs.cli import main
-from dsvlfs.labelling import label
+from dsvlfs.labelling import request
 
 PHOTOS = 24
 
@@ -31,7 +31,7 @@ class SlowModel(ColourModel):
         return super().segment(*arguments, **options)
 
 
-label.DSVLFSModel = SlowModel
+request.DSVLFSModel = SlowModel
 
 
 def draw(file: Path, chance: random.Random) -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from dsvlfs.cli import main
-from dsvlfs.labelling import label
+from dsvlfs.labelling import label, request
 from dsvlfs.labelling.record import Label
 from dsvlfs.labelling.review import worst_first, write_sheet
 
@@ -58,13 +58,13 @@ class SlowModel(BrightnessModel):
 
 def label_slowly(command: list[str]) -> int:
     """The command with a stand-in that takes its time, for a process of its own."""
-    label.DSVLFSModel = SlowModel
+    request.DSVLFSModel = SlowModel
     return main(command)
 
 
 @pytest.fixture(autouse=True)
 def model(monkeypatch: pytest.MonkeyPatch) -> type[BrightnessModel]:
-    monkeypatch.setattr(label, "DSVLFSModel", BrightnessModel)
+    monkeypatch.setattr(request, "DSVLFSModel", BrightnessModel)
     monkeypatch.setattr(BrightnessModel, "asked", 0)
     return BrightnessModel
 
@@ -229,7 +229,7 @@ def first_line(out: Path) -> dict:
 
 
 def test_several_classes_at_once(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(label, "DSVLFSModel", ColourModel)
+    monkeypatch.setattr(request, "DSVLFSModel", ColourModel)
     project = tmp_path / "p.yaml"
     draw(tmp_path / "support.png")
     project.write_text(
@@ -375,7 +375,7 @@ def label_on_a_full_disk(command: list[str], limit: int) -> int:
     """The command, where no file may grow beyond so many bytes."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    label.DSVLFSModel = BrightnessModel
+    request.DSVLFSModel = BrightnessModel
     return main(command)
 
 

@@ -8,7 +8,7 @@ from drawn_sets import draw_folder
 from forked import run_two_processes
 
 from dsvlfs import cli
-from dsvlfs.labelling import label
+from dsvlfs.labelling import request
 from dsvlfs.labelling.record import Label, Record
 
 
@@ -20,7 +20,7 @@ def label_command(photos: Path, out: Path) -> int:
             raise OSError("No space left on device")
         add(record, made)
 
-    label.DSVLFSModel, Record.add = ColourModel, on_a_full_disk
+    request.DSVLFSModel, Record.add = ColourModel, on_a_full_disk
     return cli.main(["label", "--class-name", "red", "--photos", str(photos), "--out", str(out)])
 
 
