@@ -67,6 +67,8 @@ class DSVLFSConfig(PreTrainedConfig):
         fit_ridge: strength of the ridge regression that tells the request's foreground from its background, in closed
             form from all supports together, for a map that joins the dense prompt; None leaves it out, as the paper
             does.
+        fit_weight: so many times that map, from -1 to 1, is added to the mask's logits in inference for each support
+            beyond the first, up to five: more supports make the fit surer than the decoder learned to take it.
         detail_layers: two layers finer than the decoder's embedding, for twice and for four times its side, that join
             it as it is upscaled; None upscales it alone, as SAM does.
         match_priors: also give the visual prompt each channel's mean and maximum over the support positions,
@@ -134,6 +136,7 @@ class DSVLFSConfig(PreTrainedConfig):
         match_background: bool = False,
         match_priors: bool = False,
         fit_ridge: float | None = None,
+        fit_weight: float = 0.0,
         detail_layers: list[str] | None = None,
         prompt_dim: int = 256,
         decoder_multimask_outputs: int = 3,
@@ -185,6 +188,7 @@ class DSVLFSConfig(PreTrainedConfig):
         self.match_background = match_background
         self.match_priors = match_priors
         self.fit_ridge = fit_ridge
+        self.fit_weight = fit_weight
         self.detail_layers = detail_layers
         self.prompt_dim = prompt_dim
         self.decoder_multimask_outputs = decoder_multimask_outputs

@@ -2,12 +2,16 @@
 
 from collections.abc import Sequence
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..parts.aggregation import Aggregation, support_evidence
 from ..parts.matching import Match
 from .encoded import Asked, Shots, Support
 from .interface import Parts
+
+_SUREST = 5
+"""Supports from which on a fit to them is believed no further."""
 
 
 def image_embedding(model: Parts, features: dict[str, Tensor]) -> Tensor:
@@ -76,7 +80,7 @@ def decode(
         None where it is their votes, or the one shot's own.
     """
     if logits is None:
-        logits = _decode(model, asked, None if shots is None else shots.prompts + _fitted(model, asked, shots))
+        logits = _shown(model, asked, None if shots is None else shots.prompts, shots)
     if len(logits) == 1 or aggregation == "votes":
         return logits, None
     if aggregation == "logits":
@@ -85,19 +89,24 @@ def decode(
         one = model.matcher.prompt(shots.match.joint())
     else:
         one = attend_shots(model, shots.prompts, shots.support.layers, shots.support.masks, asked.semantic)
-    return logits, _decode(model, asked, one + _fitted(model, asked, shots, together=True))
+    return logits, _shown(model, asked, one, shots, together=True)
 
 
-def _fitted(model: Parts, asked: Asked, shots: Shots, *, together: bool = False) -> Tensor | float:
-    """What the fit to each shot (K, prompt_dim, size, size), or to all of them together (1, ...), adds to the visual
-    prompt; nought where the model has none."""
-    if model.request_fit is None:
-        return 0.0
+def _shown(model: Parts, asked: Asked, visual: Tensor | None, shots: Shots | None, *, together: bool = False) -> Tensor:
+    """Mask logits (V, height, width) by V visual prompts and the fit to each shot, or to all of them together."""
+    if visual is None or shots is None or model.request_fit is None:
+        return _decode(model, asked, visual)
     layers, masks = shots.support.layers, shots.support.masks
     shape = (1, len(masks)) if together else (len(masks), 1)
     query = [asked.features[name].expand(shape[0], -1, -1, -1) for name in model.config.correlation_layers]
     layers = [layer.unflatten(0, shape) for layer in layers]
-    return model.request_fit(query, layers, masks.unflatten(0, shape), shots.prompts.shape[-1])
+    score = model.request_fit.score(query, layers, masks.unflatten(0, shape), visual.shape[-1])
+    logits = _decode(model, asked, visual + model.request_fit.prompt(score))
+    further = min(shape[1], _SUREST) - 1
+    if not model.config.fit_weight * further:
+        return logits
+    own = F.interpolate(score[:, None], logits.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+    return logits + model.config.fit_weight * further * own.to(logits.dtype)
 
 
 def _decode(model: Parts, asked: Asked, visual: Tensor | None) -> Tensor:

@@ -104,10 +104,24 @@ class RequestFit(nn.Module):
         Returns:
             (batch, prompt_dim, size, size).
         """
-        with torch.no_grad():
-            score = fit_request(query, support, mask, ridge=self.ridge, size=size, shots=shots)[:, None]
-            # How much it is the class at all, and where in this photo most.
-            maps = torch.cat([score, F.instance_norm(score)], dim=1)
+        return self.prompt(self.score(query, support, mask, size, shots))
+
+    @torch.no_grad()
+    def score(
+        self,
+        query: Sequence[Tensor],
+        support: Sequence[Tensor],
+        mask: Tensor,
+        size: int,
+        shots: Tensor | None = None,
+    ) -> Tensor:
+        """`fit_request` with this strength, (batch, size, size)."""
+        return fit_request(query, support, mask, ridge=self.ridge, size=size, shots=shots)
+
+    def prompt(self, score: Tensor) -> Tensor:
+        """What a score (batch, size, size) adds to the dense prompt (batch, prompt_dim, size, size)."""
+        # How much it is the class at all, and where in this photo most.
+        maps = torch.stack([score, F.instance_norm(score[:, None])[:, 0]], dim=1)
         return self.to_prompt(maps.to(self.to_prompt[0].weight.dtype))
 
 

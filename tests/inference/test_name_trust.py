@@ -49,7 +49,7 @@ def test_the_packaged_checkpoint_tells_a_right_name_from_a_wrong_one():
     model = DSVLFSModel.from_pretrained("dsvlfs-tiny")
     example = EXAMPLES[0]
     query, support = model.encode_query(example.query_file), model.encode_support([example.shot])
-    right, word = (model.segment(query, name, support=support) for name in (example.class_name, "mivrack"))
+    right, word = (model.segment(query, name, support=support) for name in (example.class_name, "blorvet"))
     alone = model.segment(query, example.class_name, support=support, mode="visual")
     assert right.is_name_heard
     assert not word.is_name_heard
