@@ -48,6 +48,8 @@ class BrightnessModel:
 class ContrastSegmenter:
     """Takes all that is not gray for the class, but for a stripe whose width the shots set."""
 
+    config: ClassVar[SimpleNamespace] = SimpleNamespace(long_descriptions=False)
+
     def __init__(self) -> None:
         self.shots: list[int] = []
 
