@@ -31,6 +31,7 @@ from . import (
     fit_names,
     info,
     label,
+    review,
     segment,
     train,
 )
@@ -39,6 +40,7 @@ from .running import complain
 COMMANDS = (
     segment,
     label,
+    review,
     describe,
     demo,
     evaluate,
@@ -62,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):  # a terminal that cannot show a name shows its codes
             stream.reconfigure(errors="backslashreplace")
     arguments = build_parser().parse_args(argv)
+    arguments.argv = list(sys.argv[1:] if argv is None else argv)
     if argv is None:  # a process of its own: its end need not look through all that it loaded, which takes a second
         atexit.register(gc.freeze)
     # Wherever it is installed, it misses a kernel for 4 bits on a CPU, which it would fetch from the hub.

@@ -20,7 +20,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--host", metavar="ADDRESS", help="to be reached at; 0.0.0.0 from other machines too (default: 127.0.0.1)"
     )
-    parser.add_argument("--port", type=_port, metavar="N", help="(default: 7860, or the next that is free)")
+    parser.add_argument("--port", type=port_number, metavar="N", help="(default: 7860, or the next that is free)")
     parser.add_argument(
         "--share", action="store_true", help="also give it an address on the internet, through Gradio's servers"
     )
@@ -41,7 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _port(text: str) -> int:
+def port_number(text: str) -> int:
+    """A port, of an argument."""
     value = int(text)
     if not 1 <= value <= 65535:
         raise argparse.ArgumentTypeError(f"{text} is not between 1 and 65535")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,9 @@ from . import running
 from .arguments import add_request_arguments, mode_of, supports_of
 
 if TYPE_CHECKING:
+    from ..labelling.photos_source import Photos
     from ..labelling.project import ProjectClass
+    from ..labelling.request import Request
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -74,6 +78,37 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the command and returns its exit status."""
     with uncollected():
         from ..labelling.label import label_photos
+
+    photos, place, request = asked(arguments)
+    running.make_folder(arguments.out)
+    running.quieten()
+    summary = label_photos(
+        photos,
+        place,
+        request,
+        arguments.out,
+        redo=arguments.redo,
+        to=arguments.formats,
+        command={"arguments": again(arguments.argv), "folder": os.getcwd()},
+    )
+    if running.is_first_process():
+        print(f"{summary}. Results in {arguments.out}.")
+        if arguments.push_to_hub:
+            from ..labelling.formats.huggingface import push_to_hub
+
+            print(push_to_hub(arguments.out, arguments.push_to_hub, private=True))
+    if len(summary.unreadable) == len(photos.names):
+        return 2
+    return 1 if summary.unreadable else 0
+
+
+def asked(arguments: argparse.Namespace) -> tuple[Photos, str, Request]:
+    """The photos to label, where they are, and what to look for.
+
+    Raises:
+        InputError: one of these cannot be used.
+    """
+    with uncollected():
         from ..labelling.photos_source import open_photos
         from ..labelling.request import Request
 
@@ -92,19 +127,20 @@ def run(arguments: argparse.Namespace) -> int:
         instances=arguments.instances,
         keeps_supports=not arguments.no_cache,
     )
-    running.make_folder(arguments.out)
-    running.quieten()
     place = str(place_of(Path(arguments.photos))) if Path(arguments.photos).exists() else arguments.photos
-    summary = label_photos(photos, place, request, arguments.out, redo=arguments.redo, to=arguments.formats)
-    if running.is_first_process():
-        print(f"{summary}. Results in {arguments.out}.")
-        if arguments.push_to_hub:
-            from ..labelling.formats.huggingface import push_to_hub
+    return photos, place, request
 
-            print(push_to_hub(arguments.out, arguments.push_to_hub, private=True))
-    if len(summary.unreadable) == len(photos.names):
-        return 2
-    return 1 if summary.unreadable else 0
+
+def again(argv: Sequence[str]) -> list[str]:
+    """The words of a command less what it is to do but once: --redo, --push-to-hub."""
+    once, kept, is_dropped = ("--redo", "--push-to-hub"), [], False
+    for word in argv:
+        if word.startswith("--"):
+            name = word.partition("=")[0]
+            is_dropped = len(name) > 2 and any(option.startswith(name) for option in once)
+        if not is_dropped:
+            kept.append(word)
+    return kept
 
 
 def _classes(arguments: argparse.Namespace) -> list[ProjectClass]:

@@ -2,7 +2,8 @@
 
 The output folder holds `masks/`, `overlays/`, the record (`dsvlfs.labelling.record`), and at the end what the formats
 write of all labels, and a contact sheet. What has a line in the record is not done again, unless its photo has another
-content since, its mask is gone or damaged, or it is asked for.
+content since, its mask is gone or damaged, it is asked for, or there are further supports since
+(`dsvlfs.labelling.further`). What a person has accepted or drawn is never done again.
 """
 
 import fnmatch
@@ -11,30 +12,24 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from io import BytesIO
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from ..errors import InputError, WriteError
-from ..files import write_image
-from ..inference.photos import DECODING_ERRORS, load_photo, open_image
 from ..processes import failing_together, gather, join_processes
 from . import formats
-from .colours import class_map_image, class_map_of
+from .further import further_samples, further_supports, set_aside
+from .label_files import decode, is_a_persons, is_whole, mend_overlay, read_label, same_content, write_label
 from .labelled import LabelledPhoto, LabelledPhotos
 from .labeller import Labeller
-from .labels import PhotoLabels
-from .names import result_stems, shown
-from .photo_files import file_stamp
+from .names import result_stems
 from .photos_source import Photos
-from .record import Label, Record, figures_of
+from .record import Label, Record
 from .request import Request, fitted
-from .review import draw_overlay, write_sheet
+from .review import write_sheet
 
 WAIT = 0.5
 """Seconds between two looks at what another run is at."""
@@ -49,6 +44,7 @@ class Summary:
         empty: those of them where no class was found.
         emptied: those of them where a mask was left empty for its presence.
         before: photos that had a label already.
+        held: those of them that a person has accepted or drawn.
         unreadable: names of photos that could not be read.
         left_out: why files are no photos to label, and how many.
     """
@@ -57,6 +53,7 @@ class Summary:
     empty: int = 0
     emptied: int = 0
     before: int = 0
+    held: int = 0
     unreadable: list[str] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
 
@@ -65,14 +62,22 @@ class Summary:
         details = [f"{self.empty} left empty"] if self.empty else []
         details += [f"{self.emptied} with a class that is hardly there left out"] if self.emptied else []
         parts[0] += f" ({', '.join(details)})" if details else ""
-        parts += [f"{self.before} labelled before"] if self.before else []
+        before = f"{self.before} labelled before" + (f" ({self.held} of them by a person's word)" if self.held else "")
+        parts += [before] if self.before else []
         parts += [f"{len(self.unreadable)} skipped: unreadable"] if self.unreadable else []
         parts += [f"{number} skipped: {reason}" for reason, number in sorted(self.left_out.items())]
         return "; ".join(parts)
 
 
 def label_photos(
-    photos: Photos, place: str, request: Request, out: Path, *, redo: Sequence[str] = (), to: Sequence[str] = ()
+    photos: Photos,
+    place: str,
+    request: Request,
+    out: Path,
+    *,
+    redo: Sequence[str] = (),
+    to: Sequence[str] = (),
+    command: dict[str, Any] | None = None,
 ) -> Summary:
     """Labels the photos that have no label yet, in as many processes as Accelerate started, and together with other
     runs on the same folder.
@@ -84,6 +89,7 @@ def label_photos(
         out: folder for the results.
         redo: names of photos to label again; `*` and `?` stand for any characters.
         to: further formats.
+        command: what does the same again, for `dsvlfs review`.
 
     Returns:
         What was done; standard error names the photos that could not be read.
@@ -92,7 +98,7 @@ def label_photos(
         InputError: the folder holds labels made with other settings or of other photos, or an example cannot be used.
     """
     state = join_processes()
-    record = Record(out, {**request.settings(), "photos": photos.kind}, place)
+    record = Record(out, {**request.settings(), "photos": photos.kind}, place, command)
     with ExitStack() as joined:
         with failing_together():
             record.check()
@@ -107,13 +113,17 @@ def label_photos(
         with failing_together():
             if state.is_main_process:
                 outdated = _outdated(photos, record, redo)
+                record.note_command()
+                for label in outdated:
+                    if label.is_held:
+                        set_aside(out, label)
         outdated = gather(outdated)
         with failing_together():
             record.forget(outdated)
-            before = sum(name in record.labels for name in photos.names)
+            labels = [record.labels[name] for name in photos.names if name in record.labels]
         with failing_together():
             done = _label_share(photos, request, record, state.device, is_shown=state.is_main_process)
-        summary = _added(gather([done]), before, photos)
+        summary = _added(gather([done]), labels, photos)
         with failing_together():
             if state.is_main_process:
                 finish(photos, record, [entry.name for entry in request.classes], to)
@@ -121,7 +131,8 @@ def label_photos(
 
 
 def finish(photos: Photos, record: Record, class_names: Sequence[str], to: Sequence[str] = ()) -> None:
-    """Writes what is made of all labels together: the formats, and the contact sheet.
+    """Writes what is made of all labels together: the formats, less the labels that a person has rejected, and the
+    contact sheet.
 
     Args:
         photos: to label; those that have no label are left out.
@@ -135,13 +146,15 @@ def finish(photos: Photos, record: Record, class_names: Sequence[str], to: Seque
         if not labels:
             return
 
-        def one_by_one() -> Iterator[LabelledPhoto]:
-            for index, label in zip(indices, labels):
-                yield _labelled(photos, index, label, record.folder, class_names)
-
         for index, label in zip(indices, labels):
-            _mend_overlay(photos, index, label, record.folder, len(class_names))
-        everything = LabelledPhotos(class_names, one_by_one, len(labels))
+            mend_overlay(photos, index, label, record.folder, len(class_names))
+        right = [(index, label) for index, label in zip(indices, labels) if label.verdict != "rejected"]
+
+        def one_by_one() -> Iterator[LabelledPhoto]:
+            for index, label in right:
+                yield read_label(photos, index, label, record.folder, class_names)
+
+        everything = LabelledPhotos(class_names, one_by_one, len(right))
         for write in formats.chosen(to):
             write(everything, record.folder)
         write_sheet(record.folder / "contact_sheet.jpg", labels, record.folder)
@@ -160,52 +173,22 @@ def _outdated(photos: Photos, record: Record, redo: Sequence[str]) -> list[Label
         InputError: the labels are of other photos.
     """
     asked = {name for pattern in redo for name in fnmatch.filter(photos.names, pattern)}
-    changed, damaged = [], []
     known = [(i, record.labels[name]) for i, name in enumerate(photos.names) if name in record.labels]
-    for index, label in known:
-        if not _same_content(photos, index, label):
-            changed.append(label)
-        elif label.photo in asked or not _is_whole(record.folder, label):
-            damaged.append(label)
+    changed = [label for index, label in known if not same_content(photos, index, label)]
+    gone = {label.photo for label in changed}
+    whole = [label for _, label in known if label.photo not in gone and is_whole(record.folder, label)]
+    gone |= {label.photo for _, label in known} - {label.photo for label in whole}
+    made_with = further_supports(whole).made_with
+    due = [label for label in whole if label.photo in asked and not label.is_held]
+    due += [label for label in whole if label.made_with != made_with and not is_a_persons(record.folder, label)]
     if record.labels and record.place != (before := record.place_before):
         if 2 * len(changed) >= len(known):
             raise InputError(
                 f"{record.folder} holds labels of other photos ({before}); give another --out, or delete that folder."
             )
         record.write_settings()
-    return changed + damaged
-
-
-def _same_content(photos: Photos, index: int, label: Label) -> bool:
-    stamp = photos.stamp(index)
-    if stamp is not None and stamp == label.stamp:
-        return True
-    try:
-        return hashlib.sha256(photos.read(index)).hexdigest() == label.digest
-    except (InputError, OSError):  # perhaps for now: its label stays
-        return True
-
-
-def _is_whole(folder: Path, label: Label) -> bool:
-    """Whether a label's files can be read; a person may have changed them."""
-    files = [(label.mask, label.mask_stamp)]
-    if label.objects is not None:
-        files.append((label.objects, label.objects_stamp))
-    for name, stamp in files:
-        now = file_stamp(folder / name)
-        if now is None:
-            return False
-        if now != stamp:
-            try:
-                with Image.open(folder / name) as image:
-                    image.verify()
-                with Image.open(folder / name) as image:
-                    image.load()
-                    if image.size != (label.width, label.height):
-                        return False
-            except DECODING_ERRORS:
-                return False
-    return True
+    gone |= {label.photo for label in due}
+    return [label for _, label in known if label.photo in gone]
 
 
 def _label_share(photos: Photos, request: Request, record: Record, device: Any, *, is_shown: bool) -> Summary:
@@ -214,7 +197,8 @@ def _label_share(photos: Photos, request: Request, record: Record, device: Any, 
     todo = [index for index, name in enumerate(photos.names) if name not in record.labels]
     if not todo:
         return summary
-    labeller = fitted(request, device)
+    further = further_supports(record.labels.values())
+    labeller = fitted(request, device, further_samples(photos, record.folder, further, request))
     stems = result_stems(photos.names, {name: label.stem for name, label in record.labels.items()})
     waits = False
     with tqdm(total=len(todo), unit="photo", disable=not is_shown) as bar:
@@ -229,7 +213,7 @@ def _label_share(photos: Photos, request: Request, record: Record, device: Any, 
                 bar.update()
                 if claimed:
                     try:
-                        _label_one(photos, index, stems[name], labeller, record, summary)
+                        _label_one(photos, index, stems[name], labeller, record, summary, further.made_with)
                     except BaseException:  # the other processes come to the next exchange, and are told there
                         record.let_go()
                         raise
@@ -242,12 +226,14 @@ def _label_share(photos: Photos, request: Request, record: Record, device: Any, 
     return summary
 
 
-def _label_one(photos: Photos, index: int, stem: str, labeller: Labeller, record: Record, summary: Summary) -> None:
+def _label_one(
+    photos: Photos, index: int, stem: str, labeller: Labeller, record: Record, summary: Summary, made_with: str
+) -> None:
     name = photos.names[index]
     try:
         stamp = photos.stamp(index)  # before the content: what changes meanwhile is noticed the next time
         content = photos.read(index)
-        labels = labeller.label(_decode(content, name))
+        labels = labeller.label(decode(content, name))
     except WriteError:
         raise
     except (InputError, OSError) as error:
@@ -256,86 +242,20 @@ def _label_one(photos: Photos, index: int, stem: str, labeller: Labeller, record
         record.fail(name)
         summary.unreadable.append(name)
         return
-    record.add(_write(record.folder, name, stem, labels, hashlib.sha256(content).hexdigest(), stamp))
+    made = write_label(record.folder, name, stem, labels, hashlib.sha256(content).hexdigest(), stamp)
+    record.add(replace(made, made_with=made_with))
     summary.labelled += 1
     summary.empty += not labels.class_map.any()
     summary.emptied += any(entry.is_emptied for entry in labels.figures)
 
 
-def _write(folder: Path, name: str, stem: str, labels: PhotoLabels, digest: str, stamp: str | None) -> Label:
-    """Writes a photo's files, and returns its label."""
-    classes = len(labels.class_names)
-    mask, overlay, objects = f"masks/{stem}.png", f"overlays/{stem}.jpg", f"objects/{stem}.png"
-    for file in (folder / mask, folder / overlay):
-        file.parent.mkdir(parents=True, exist_ok=True)
-    write_image(folder / mask, class_map_image(labels.class_map, classes))
-    if labels.object_map is not None:
-        (folder / objects).parent.mkdir(parents=True, exist_ok=True)
-        write_image(folder / objects, class_map_image(labels.object_map, 2**16 - 1))
-    write_image(folder / overlay, draw_overlay(labels.photo, labels.class_map, classes), quality=85)
-    return Label(
-        photo=name,
-        digest=digest,
-        stamp=stamp,
-        mask=mask,
-        overlay=overlay,
-        mask_stamp=file_stamp(folder / mask) or "",
-        objects=None if labels.object_map is None else objects,
-        objects_stamp=None if labels.object_map is None else file_stamp(folder / objects),
-        width=labels.photo.width,
-        height=labels.photo.height,
-        **figures_of(labels),
-    )
-
-
-def _labelled(photos: Photos, index: int, label: Label, folder: Path, class_names: Sequence[str]) -> LabelledPhoto:
-    """A label with its masks from the disk."""
-    return LabelledPhoto(
-        file_name=shown(label.photo),
-        mask=_map(folder / label.mask, len(class_names)),
-        figures=[label.classes[name] for name in class_names],
-        objects=label.found,
-        object_map=None if label.objects is None else _map(folder / label.objects, 2**16 - 1),
-        stem=label.stem,
-        read=lambda: photos.read(index),
-        overlay=(folder / label.overlay).read_bytes,
-        path=photos.path(index),
-    )
-
-
-def _map(file: Path, classes: int) -> np.ndarray:
-    try:
-        with Image.open(file) as image:
-            return class_map_of(image, classes)
-    except DECODING_ERRORS as error:
-        raise InputError(f"The mask {file} cannot be read ({error}); run again, and it is made again.") from error
-
-
-def _mend_overlay(photos: Photos, index: int, label: Label, folder: Path, classes: int) -> None:
-    """Draws an overlay again that is gone or damaged."""
-    file = folder / label.overlay
-    try:
-        with Image.open(file) as image:
-            image.load()
-    except DECODING_ERRORS:
-        photo = _decode(photos.read(index), label.photo)
-        write_image(file, draw_overlay(photo, _map(folder / label.mask, classes), classes), quality=85)
-
-
-def _decode(content: bytes, name: str) -> Image.Image:
-    stream = BytesIO(content)
-    stream.filename = name  # what errors call it
-    image = open_image(stream, "photo")
-    image.filename = name
-    return load_photo(image)
-
-
-def _added(shares: Sequence[Summary], before: int, photos: Photos) -> Summary:
+def _added(shares: Sequence[Summary], before: Sequence[Label], photos: Photos) -> Summary:
     return Summary(
         labelled=sum(share.labelled for share in shares),
         empty=sum(share.empty for share in shares),
         emptied=sum(share.emptied for share in shares),
-        before=before,
+        before=len(before),
+        held=sum(label.is_held for label in before),
         unreadable=sorted({name for share in shares for name in share.unreadable}),
         left_out=photos.left_out,
     )

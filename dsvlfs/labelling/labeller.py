@@ -196,6 +196,16 @@ class Labeller:
         figures = tuple(replace(entry, area_percent=float(share)) for entry, share in zip(figures, shares))
         return PhotoLabels(image, self.class_names, class_map, figures, objects, object_map)
 
+    def ask(self, photo: Photo, class_name: str) -> Prediction:
+        """What the model says of one class in a photo, without the others: a mask at any threshold.
+
+        Raises:
+            InputError: the photo cannot be used, or no such class was fitted.
+        """
+        if class_name not in self.class_names:
+            raise InputError(f"The labeller knows no class '{class_name}'; give it samples with fit().")
+        return self._ask(load_photo(photo), [self.class_names.index(class_name)])[0]
+
     def _ask(self, image: Image.Image, places: Iterable[int]) -> list[Prediction]:
         """What the model says of some classes in a photo, which is encoded once."""
         query, requests = self._model.encode_query(image), list(self._requests())

@@ -7,11 +7,11 @@ each run is at.
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
@@ -21,6 +21,9 @@ from ..files import append_line, read_json, write_json, write_text
 from .labels import Figures, ObjectFigures, PhotoLabels
 
 WORK = ".work"
+
+Verdict = Literal["accepted", "drawn", "rejected"]
+"""What a person says of a label: it is right; it is as they drew it; it is wrong."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,9 @@ class Label:
         objects: file of the object map, where objects were asked for.
         found: the objects.
         number: grows from label to label; of two for one photo the larger counts.
+        verdict: of a person; None where nobody has looked at it.
+        is_support: whether the photo and its mask are further supports of what is labelled later.
+        made_with: which further supports it was made with (`further_supports`).
     """
 
     photo: str
@@ -59,6 +65,14 @@ class Label:
     objects_stamp: str | None = None
     found: list[ObjectFigures] | None = None
     number: int = 0
+    verdict: Verdict | None = None
+    is_support: bool = False
+    made_with: str = ""
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a person has accepted or drawn it: then no run makes it again."""
+        return self.verdict in ("accepted", "drawn")
 
     @property
     def stem(self) -> str:
@@ -90,12 +104,16 @@ class Record:
         folder: made where it is missing.
         settings: what two runs must share to write into one folder.
         place: where the photos are, which may change.
+        command: what made the labels, to make more of them; None where it was no command.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any], place: str) -> None:
+    def __init__(
+        self, folder: Path, settings: dict[str, Any], place: str, command: dict[str, Any] | None = None
+    ) -> None:
         self.folder = folder
         self.labels: dict[str, Label] = {}
         self.place = place
+        self._command = command
         self._settings = json.loads(json.dumps(settings))
         self._work = folder / WORK
         self._lock = FileLock(self._work / "lock")
@@ -130,7 +148,12 @@ class Record:
 
     def write_settings(self) -> None:
         """Writes what later runs are compared with."""
-        write_json(self.folder / "settings.json", {**self._settings, "place": self.place})
+        write_json(self.folder / "settings.json", {**self._settings, "place": self.place, "command": self._command})
+
+    def note_command(self) -> None:
+        """Writes down what makes the labels now, where that is a command and another one than before."""
+        if self._command and read_json(self.folder / "settings.json").get("command") != self._command:
+            self.write_settings()
 
     def _is_shared(self) -> bool:
         """Whether another run is at work in the folder."""
@@ -177,7 +200,7 @@ class Record:
                 # Another live run's file is its own; what is gone stays in it, and a newer line counts.
                 lock = None if (run := _number_of(journal)) == self._run else _taken(self._live(run))
                 if run == self._run or lock:
-                    lines = [_parsed(line) for line in journal.read_bytes().split(b"\n")]
+                    lines = [parsed(line) for line in journal.read_bytes().split(b"\n")]
                     kept = [label for label in lines if label and not self._is_gone(label)]
                     write_text(journal, "".join(f"{line_of(label)}\n" for label in kept))
                 if lock:
@@ -231,10 +254,31 @@ class Record:
         """Writes a label's line; the photo's files are there already."""
         with self._lock:
             self.refresh()
-            self._newest += 1
-            label = replace(label, number=self._newest)
-            append_line(self._journal(self._run), line_of(label))
-            self.labels[label.photo] = label
+            self._append(label)
+
+    def _append(self, label: Label) -> Label:
+        self._newest += 1
+        label = replace(label, number=self._newest)
+        append_line(self._journal(self._run), line_of(label))
+        self.labels[label.photo] = label
+        return label
+
+    def change(self, before: Label, make: Callable[[], Label]) -> Label | None:
+        """Puts another label in the place of one, unless it has changed since or another run is making it again.
+
+        Args:
+            before: the label as it was seen.
+            make: writes the photo's files and gives the other one; no run touches the photo meanwhile.
+
+        Returns:
+            What stands there now; None where `before` does not any more, and nothing was changed.
+        """
+        with self._lock:
+            self.refresh()
+            is_busy = any(at == before.photo for at, _ in self._others())
+            if is_busy or self.labels.get(before.photo) != before:
+                return None
+            return self._append(make())
 
     def refresh(self) -> None:
         """Takes in the lines that were written since."""
@@ -249,7 +293,7 @@ class Record:
                 whole = new.rfind(b"\n") + 1
                 self._read[journal] = (known.st_ino, start + whole)
                 for line in new[:whole].split(b"\n"):
-                    if label := _parsed(line):
+                    if label := parsed(line):
                         self._take(label)
 
     def _take(self, label: Label) -> None:
@@ -296,7 +340,7 @@ def _number_of(file: Path) -> int:
     return int(number) if number.isdecimal() else -1
 
 
-def _parsed(line: bytes) -> Label | None:
+def parsed(line: bytes) -> Label | None:
     """A line's label; None for half a line."""
     try:
         return _LABEL.validate_python(json.loads(line))  # pydantic's own JSON has no names that are not UTF-8
@@ -312,7 +356,7 @@ def _rounded(entry: Any) -> Any:
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> set[str]:
     """The names of the settings that differ; a class's by their own names where the classes are the same."""
-    apart = {"classes", "place"}
+    apart = {"classes", "place", "command"}
     names = {name for name in (before.keys() | now.keys()) - apart if before.get(name) != now.get(name)}
     old, new = before.get("classes", {}), now.get("classes", {})
     if list(old) != list(new):

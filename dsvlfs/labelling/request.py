@@ -41,14 +41,21 @@ class Request:
         return {**own, "classes": {entry.name: entry.settings() for entry in self.classes}}
 
 
-def fitted(request: Request, device: Any) -> Labeller:
+def fitted(request: Request, device: Any, further: Sequence[Sample] = (), model: DSVLFSModel | None = None) -> Labeller:
     """A labeller that knows the classes.
+
+    Args:
+        request: what to look for.
+        device: where the model runs.
+        further: supports beside those of the request.
+        model: the request's, where it is loaded already.
 
     Raises:
         InputError: an example or a setting cannot be used.
     """
-    model = DSVLFSModel.from_pretrained(request.model)
-    model.to(device)
+    if model is None:
+        model = DSVLFSModel.from_pretrained(request.model)
+        model.to(device)
     samples = [
         Sample(*support.load(model), entry.name)
         for entry in request.classes
@@ -66,4 +73,4 @@ def fitted(request: Request, device: Any) -> Labeller:
         instances=request.instances,
         keeps_supports=request.keeps_supports,
     )
-    return labeller.fit(samples, classes)
+    return labeller.fit([*samples, *further], classes)

@@ -16,51 +16,22 @@ try:
 except ImportError as error:
     raise InputError("The page needs Gradio; install it with: pip install 'dsvlfs[demo]'") from error
 
-from starlette.middleware import Middleware
-
 from ..inference.pictures import TINT
 from . import asking, class_events, events, programs
 from .answers import Page
 from .editor import MarksEditor
 from .events import BRUSH, TOOLS
 from .examples import EXAMPLES, FOLDER, Example
-from .serving import end_well, sweeping
+from .serving import end_well, launch_page
 from .store import page_store
 from .supports import BRUSH_OPACITY, editor_value
-from .transport import Bounds
-from .uploads import MAX_BYTES
 from .visits import quick_turn
-
-MAX_THREADS = 96  # those that wait for a turn, and some more
 
 PROMPTS = {"Both": "both", "Name": "semantic", "Support": "visual"}
 VIEWS = {"Mask": "mask", "Probability": "probability", "Votes": "votes"}
 
 # A download starts when its file is ready: the visible button makes it, the hidden one has it.
 TAKE = "() => document.querySelector('#{} a, #{} button, a#{}, button#{}')?.click()"
-
-# Gradio leaves these without a name: they get that of their block.
-NAME_PARTS = """
-() => {
-    const label = (part) =>
-        part.closest(".block")?.querySelector("label, [data-testid=block-info]")?.innerText.trim() || "";
-    const each = (parts, change) => document.querySelectorAll(parts).forEach(change);
-    const call = (parts, name) => each(`${parts}:not([aria-label])`, (part) => {
-        if (name(part)) part.setAttribute("aria-label", name(part));
-    });
-    const name = () => {
-        each(".image-container > button img[alt='']", (picture) => picture.setAttribute("alt", label(picture)));
-        each("#strip button.thumbnail-item", (button) => button.removeAttribute("aria-label"));  // has a caption
-        each("#support canvas", (canvas) => canvas.setAttribute("role", "img"));
-        call("#support canvas", label);
-        call("#support input[type=range]", () => "Size");
-        call("#support button.color", () => "Color");
-        call("fieldset", label);
-    };
-    name();
-    new MutationObserver(name).observe(document.body, { childList: true, subtree: true });
-}
-"""
 
 CSS = """
 .gradio-container { max-width: 1360px !important; }
@@ -74,16 +45,6 @@ CSS = """
 .legend { list-style: none; margin: 0 !important; padding: 0 !important; }
 .legend .swatch { display: inline-block; width: 14px; height: 14px; margin-right: 6px; border: 1px solid #555; }
 """
-
-# Gradio's own greys and blue fall short of the contrast that WCAG asks for.
-THEME = gr.themes.Default(primary_hue="blue").set(
-    body_text_color_subdued="*neutral_600",
-    body_text_color_subdued_dark="*neutral_300",
-    block_info_text_color="*neutral_600",
-    block_info_text_color_dark="*neutral_300",
-    button_primary_background_fill="*primary_700",
-    button_primary_background_fill_hover="*primary_800",
-)
 
 
 def build_page() -> gr.Blocks:
@@ -325,21 +286,7 @@ def _add_endpoints(asks_model: dict[str, Any]) -> None:
 
 def launch(**options: Any) -> None:
     """Serves the page; options are those of `gr.Blocks.launch`."""
-    store = page_store()
-    demo.launch(
-        allowed_paths=[str(store.work)],
-        app_kwargs={"middleware": [Middleware(Bounds, store=store)], "lifespan": sweeping(store)},
-        css=CSS,
-        enable_monitoring=False,
-        footer_links=["api"],
-        max_file_size=MAX_BYTES,
-        max_threads=MAX_THREADS,
-        run_history=False,
-        ssr_mode=False,  # a proxy in front would take uploads past `Bounds`
-        theme=THEME,
-        js=NAME_PARTS,
-        **options,
-    )
+    launch_page(demo, page_store(), CSS, footer_links=["api"], **options)
 
 
 gr.set_static_paths([FOLDER])

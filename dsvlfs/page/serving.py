@@ -11,8 +11,15 @@ from types import FrameType
 from typing import Any
 
 import anyio
+import gradio as gr
+from starlette.middleware import Middleware
 
 from .store import Store
+from .style import NAME_PARTS, THEME
+from .transport import Bounds
+from .uploads import MAX_BYTES
+
+MAX_THREADS = 96  # those that wait for a turn, and some more
 
 SWEEP_EVERY = 30  # seconds
 
@@ -46,3 +53,26 @@ def end_well(store: Store) -> None:
         sys.exit(0)
 
     signal.signal(signal.SIGTERM, end)
+
+
+def launch_page(page: gr.Blocks, store: Store, css: str, **options: Any) -> None:
+    """Serves a page within its bounds.
+
+    Args:
+        page: to serve.
+        store: where its uploads go.
+        css: of its own.
+        options: of `gr.Blocks.launch`.
+    """
+    page.launch(
+        allowed_paths=[str(store.work)],
+        app_kwargs={"middleware": [Middleware(Bounds, store=store)], "lifespan": sweeping(store)},
+        css=css,
+        enable_monitoring=False,
+        max_file_size=MAX_BYTES,
+        max_threads=MAX_THREADS,
+        run_history=False,
+        ssr_mode=False,  # a proxy in front would take uploads past `Bounds`
+        theme=THEME,
+        **{"js": NAME_PARTS, **options},
+    )
