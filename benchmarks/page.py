@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,17 +28,18 @@ CHROMIUM_FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run
 
 
 @contextmanager
-def served(**settings: str) -> Iterator[tuple[str, int]]:
-    """Serves the page in a process of its own; gives its address and process id.
+def served(command: Sequence[str] = ("app.py",), **settings: str) -> Iterator[tuple[str, int]]:
+    """Serves a page in a process of its own; gives its address and process id.
 
     Args:
+        command: that Python runs.
         settings: environment variables.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     environment = {**os.environ, "GRADIO_SERVER_PORT": str(port), **settings}
-    server = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    server = subprocess.Popen([sys.executable, *command], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
     try:
         while True:
             try:
@@ -46,7 +47,7 @@ def served(**settings: str) -> Iterator[tuple[str, int]]:
                 break
             except OSError:
                 if server.poll() is not None:
-                    raise SystemExit("app.py ended; run it alone to see why") from None
+                    raise SystemExit(f"{' '.join(command)} ended; run it alone to see why") from None
                 time.sleep(0.2)
         yield f"http://127.0.0.1:{port}", server.pid
     finally:

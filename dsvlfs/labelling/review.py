@@ -46,6 +46,33 @@ def worst_first(labels: Sequence[Label]) -> list[Label]:
     return sorted(labels, key=doubt)
 
 
+def most_to_gain(labels: Sequence[Label]) -> list[Label]:
+    """Labels by how much of what was found of their classes is likely to be wrong in them, the most first.
+
+    Of a class that is found, its area times what its IoU is expected to lack; of one that is not, its presence times
+    its mean area where it is. Each is a share of all that was found of the class, so that no class counts for its size.
+    """
+    areas: dict[str, list[float]] = {}
+    for label in labels:
+        for name, known in label.classes.items():
+            areas.setdefault(name, []).append(known.area_percent)
+    total = {name: sum(own) for name, own in areas.items()}
+    mean = {name: total[name] / max(1, sum(area > 0 for area in own)) for name, own in areas.items()}
+
+    def wrong(label: Label) -> float:
+        share = 0.0
+        for name, known in label.classes.items():
+            if known.area_percent > 0:
+                believed = known.score if known.expected_iou is None else known.expected_iou
+                lacks = known.area_percent * (1 - believed)
+            else:
+                lacks = (known.presence or 0.0) * mean[name]
+            share += lacks / total[name] if total[name] else 0.0
+        return share
+
+    return sorted(labels, key=wrong, reverse=True)
+
+
 def write_sheet(file: Path, labels: Sequence[Label], folder: Path) -> None:
     """Writes a contact sheet of the `SHEET_TILES` worst.
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 THUMBNAIL = 200
 """Pixels of a thumbnail's longer side."""
-KEPT_THUMBNAILS = 300
+KEPT_THUMBNAILS = 120
 KEPT_PHOTOS = 4
 FRESH = "to look at"
 FILTERS: dict[str, Verdict | None] = {

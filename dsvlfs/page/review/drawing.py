@@ -17,6 +17,8 @@ from ..supports import BRUSH_OPACITY, EditorValue, painted_mask
 from ..uploads import enlarge
 
 MARGIN = "#d4d4d4"
+GLANCE, SAME = (32, 32), 4.0
+"""Cells, and levels of 255 by which a picture that has been in the editor may differ from itself."""
 
 
 def small_mask(class_map: np.ndarray, number: int, size: tuple[int, int]) -> np.ndarray:
@@ -66,6 +68,17 @@ def editor_content(
     background = Image.new("RGB", canvas, MARGIN)
     background.paste(with_others(photo, class_map, number, classes), (left, top))
     return {"background": background, "layers": layers, "composite": None}
+
+
+def is_shown(editor: EditorValue, background: Image.Image) -> bool:
+    """Whether the editor shows a picture, rather than the one before or after."""
+    if editor["background"].size != background.size:
+        return False
+    shown, expected = (
+        np.asarray(image.convert("RGB").resize(GLANCE, Image.Resampling.BOX), dtype=np.int16)
+        for image in (editor["background"], background)
+    )
+    return float(np.abs(shown - expected).mean()) < SAME
 
 
 def strokes_in(editor: EditorValue, size: tuple[int, int], canvas: tuple[int, int]) -> np.ndarray:

@@ -18,17 +18,20 @@ from ...labelling.record import Label, Verdict
 from ..supports import EditorValue
 from ..visits import warn
 from .desk import FILTERS, Desk, Look
-from .drawing import editor_content, painted, small_mask, strokes_in, with_class, with_others, without_part
+from .drawing import editor_content, is_shown, painted, small_mask, strokes_in, with_class, with_others, without_part
 from .relabelling import Relabelling
 
-BRUSH, ADD, REMOVE = "Brush", "Add by a click", "Remove by a click"
+LOOK, BRUSH, ADD, REMOVE = "Look", "Brush", "Add by a click", "Remove by a click"
 TOOLS = {
+    LOOK: "The mask as it is; the editor of the brush takes longer to come.",
     BRUSH: "Paint over the class, or erase.",
     ADD: "Click on an object of the class that was missed.",
     REMOVE: "Click on a part of the mask that is wrong.",
 }
 STRIP = 12
 """Thumbnails at a time."""
+REMEMBERED = 4
+"""Labels that a late stroke may be of."""
 
 Update = Any
 
@@ -46,16 +49,18 @@ class Sitting:
         look: the label that is shown; None where there is none.
         said: names of the photos that were judged, the last one at the end.
         times: that something was shown.
+        seen: what was shown last, and the class that was drawn on it, by token.
     """
 
     order: list[str] = field(default_factory=list)
     place: int = 0
     which: str = "To look at"
     number: int = 1
-    tool: str = BRUSH
+    tool: str = LOOK
     look: Look | None = None
     said: list[str] = field(default_factory=list)
     times: int = 0
+    seen: dict[str, tuple[Look, int]] = field(default_factory=dict)
 
     @property
     def token(self) -> str:
@@ -82,26 +87,26 @@ class Events:
         sitting.which, sitting.order, sitting.place = which, self.desk.order(which), 0
         return self._show(sitting)
 
-    def accept(self, sitting: Sitting, token: str, editor: EditorValue | None) -> Any:
+    def accept(self, sitting: Sitting, token: str) -> Any:
         """The mask is right, as it is now."""
-        return self._judge(sitting, token, editor, "accepted")
+        return self._judge(sitting, token, "accepted")
 
-    def support(self, sitting: Sitting, token: str, editor: EditorValue | None) -> Any:
+    def support(self, sitting: Sitting, token: str) -> Any:
         """It is right, and the photo is a further support."""
-        return self._judge(sitting, token, editor, "accepted", is_support=True)
+        return self._judge(sitting, token, "accepted", is_support=True)
 
-    def reject(self, sitting: Sitting, token: str, editor: EditorValue | None) -> Any:
+    def reject(self, sitting: Sitting, token: str) -> Any:
         """The mask is wrong."""
-        return self._judge(sitting, token, None, "rejected")
+        return self._judge(sitting, token, "rejected")
 
-    def empty(self, sitting: Sitting, token: str, editor: EditorValue | None) -> Any:
+    def empty(self, sitting: Sitting, token: str) -> Any:
         """No class is in the photo."""
         if token != sitting.token:
             return gr.skip()
         with self._told():
             if sitting.look is not None:
                 sitting.look = self.desk.draw(sitting.look, np.zeros_like(sitting.look.class_map))
-        return self._judge(sitting, token, None, "accepted")
+        return self._judge(sitting, token, "accepted")
 
     def undo(self, sitting: Sitting) -> Any:
         """Takes back the last word, or what was drawn on this photo."""
@@ -118,38 +123,40 @@ class Events:
                 sitting.place = sitting.order.index(photo)
         return self._show(sitting)
 
-    def go(self, sitting: Sitting, token: str, editor: EditorValue | None, steps: int) -> Any:
+    def go(self, sitting: Sitting, steps: int) -> Any:
         """Some photos on, or back."""
-        if not self._keeps(sitting, token, editor):
-            return gr.skip()
-        sitting.place = max(0, min(sitting.place + steps, len(sitting.order) - 1))
-        return self._show(sitting)
+        return self._move(sitting, sitting.place + steps)
 
-    def choose(self, sitting: Sitting, token: str, editor: EditorValue | None, click: gr.SelectData) -> Any:
+    def choose(self, sitting: Sitting, click: gr.SelectData) -> Any:
         """A photo of the strip."""
-        if not self._keeps(sitting, token, editor):
-            return gr.skip()
-        sitting.place = min(self._strip_start(sitting) + click.index, len(sitting.order) - 1)
-        return self._show(sitting)
+        return self._move(sitting, self._strip_start(sitting) + click.index)
 
-    def choose_class(self, sitting: Sitting, token: str, editor: EditorValue | None, number: int) -> Any:
+    def choose_class(self, sitting: Sitting, number: int) -> Any:
         """Which class is drawn."""
-        if not self._keeps(sitting, token, editor):
-            return gr.skip()
         sitting.number = number
         return self._show(sitting)
 
-    def choose_tool(self, sitting: Sitting, token: str, editor: EditorValue | None, tool: str) -> Any:
+    def choose_tool(self, sitting: Sitting, tool: str) -> Any:
         """What it is drawn with."""
-        if not self._keeps(sitting, token, editor):
-            return gr.skip()
         sitting.tool = tool
         return self._show(sitting)
 
     def stroke(self, sitting: Sitting, token: str, editor: EditorValue | None) -> Any:
-        """Writes down what was painted, at once; the editor stays as it is."""
-        if not self._keeps(sitting, token, editor):
+        """Writes down what was painted, at once; the editor stays as it is. A stroke may come after the next label is
+        shown: it is written to that which it was painted on."""
+        look, number = sitting.seen.get(token, (None, 0))
+        if look is None or editor is None or editor["background"] is None:
             return gr.skip()
+        with self._told():
+            picture = self.desk.picture(look.label.photo)
+            content = editor_content(picture, look.class_map, number, len(self.desk.class_names), self.desk.canvas)
+            if not is_shown(editor, content["background"]):
+                return gr.skip()
+            strokes = strokes_in(editor, picture.size, self.desk.canvas)
+            drawn = self.desk.draw(look, painted(look.class_map, number, strokes))
+            sitting.seen[token] = drawn, number
+            if sitting.look is look:
+                sitting.look = drawn
         return sitting, self._caption(sitting), self._progress()
 
     def click(self, sitting: Sitting, click: gr.SelectData) -> Any:
@@ -159,6 +166,8 @@ class Events:
                 photo = self.desk.picture(look.label.photo)
                 x, y = (min(max(0, round(at)), side - 1) for at, side in zip(click.index[:2], photo.size))
                 size = look.label.width, look.label.height
+                if sitting.tool == LOOK:
+                    return gr.skip()
                 if sitting.tool == ADD:
                     mask = self.desk.mask_at(look.label.photo, x, y, size) | (look.class_map == sitting.number)
                     after = with_class(look.class_map, sitting.number, mask, takes=True)
@@ -177,10 +186,8 @@ class Events:
                 sitting.look = self.desk.draw(look, with_class(look.class_map, sitting.number, mask, takes=False))
         return self._show(sitting, threshold)
 
-    def label_rest(self, sitting: Sitting, token: str, editor: EditorValue | None) -> Any:
+    def label_rest(self, sitting: Sitting) -> Any:
         """Has what nobody has accepted or drawn labelled again; `watch` follows."""
-        if not self._keeps(sitting, token, editor):
-            return gr.skip()
         self.again.start()
         return sitting, self._progress(), gr.update(active=True)
 
@@ -192,10 +199,8 @@ class Events:
             warn(self.again.last_words)
         return sitting, gr.update(active=False), *self.open(sitting, sitting.which)[1:]
 
-    def _judge(
-        self, sitting: Sitting, token: str, editor: EditorValue | None, verdict: Verdict, *, is_support: bool = False
-    ) -> Any:
-        if not self._keeps(sitting, token, editor):
+    def _judge(self, sitting: Sitting, token: str, verdict: Verdict, *, is_support: bool = False) -> Any:
+        if token != sitting.token:
             return gr.skip()
         if sitting.look is None:
             return self._show(sitting)
@@ -203,25 +208,18 @@ class Events:
         with self._told():
             self.desk.say(sitting.look, verdict, is_support=is_support)
             sitting.said.append(photo)
-            sitting.place += 1
             if FILTERS[sitting.which] is None:  # what is judged is not to look at any more
                 sitting.order.remove(photo)
-                sitting.place -= 1
-            sitting.place = max(0, min(sitting.place, len(sitting.order) - 1))
+                return self._move(sitting, sitting.place)
+            return self._move(sitting, sitting.place + 1)
         return self._show(sitting)
 
-    def _keeps(self, sitting: Sitting, token: str, editor: EditorValue | None) -> bool:
-        """Writes down what was painted since; False where the page shows another label by now than it sends."""
-        look = sitting.look
-        if token != sitting.token:
-            return False
-        if look is None or editor is None or editor["background"] is None or sitting.tool != BRUSH:
-            return True
-        size, canvas = self.desk.picture(look.label.photo).size, self.desk.canvas
-        with self._told():
-            strokes = strokes_in(editor, size, canvas)
-            sitting.look = self.desk.draw(look, painted(look.class_map, sitting.number, strokes))
-        return True
+    def _move(self, sitting: Sitting, place: int) -> Any:
+        """Shows the photo at a place, or the nearest to it; the brush is laid down."""
+        sitting.place = max(0, min(place, len(sitting.order) - 1))
+        if sitting.tool == BRUSH:
+            sitting.tool = LOOK
+        return self._show(sitting)
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -237,17 +235,20 @@ class Events:
         """The sitting, and the updates of what is shown."""
         sitting.look = self._looked(sitting)
         sitting.times += 1
+        if sitting.look is not None and sitting.tool == BRUSH:
+            last = list(sitting.seen.items())[1 - REMEMBERED :]
+            sitting.seen = dict([*last, (sitting.token, (sitting.look, sitting.number))])
         look, classes = sitting.look, len(self.desk.class_names)
-        editor, clickable = gr.update(value=None, visible=True), gr.update(value=None, visible=False)
+        editor, clickable = gr.update(visible=False), gr.update(value=None, visible=True)
         if look is not None:
             picture = self.desk.picture(look.label.photo)
             if sitting.tool == BRUSH:
                 content = editor_content(picture, look.class_map, sitting.number, classes, self.desk.canvas)
-                editor = gr.update(value=content, visible=True)
+                editor, clickable = gr.update(value=content, visible=True), gr.update(visible=False)
             else:
                 drawn = with_others(picture, look.class_map, sitting.number, classes)
                 drawn = overlay(drawn, small_mask(look.class_map, sitting.number, picture.size))
-                editor, clickable = gr.update(visible=False), gr.update(value=drawn, visible=True)
+                clickable = gr.update(value=drawn, visible=True)
         return (
             sitting,
             sitting.token,

@@ -27,7 +27,7 @@ from ..style import NAME_PARTS
 from ..supports import BRUSH_OPACITY
 from ..visits import quick_turn
 from .desk import FILTERS, Desk
-from .events import BRUSH, TOOLS, Events, Sitting
+from .events import LOOK, TOOLS, Events, Sitting
 from .relabelling import Relabelling
 
 KEYS = {
@@ -45,7 +45,7 @@ KEYS = {
     "-": "less",
     "l": "again",
 }
-"""Keys, and the buttons that they press; b, c and x choose a tool, 1 to 9 a class."""
+"""Keys, and the buttons that they press; v, b, c and x choose a tool, 1 to 9 a class."""
 
 LISTEN = """
 () => {
@@ -56,13 +56,17 @@ LISTEN = """
         const types = at.matches("textarea, select, [contenteditable]") ||
             (at.matches("input") && !["radio", "range", "checkbox"].includes(at.type));
         if (event.ctrlKey || event.metaKey || event.altKey || types) return;
-        const button = keys[event.key], tool = "bcx".indexOf(event.key), number = "123456789".indexOf(event.key);
+        const button = keys[event.key], tool = "vbcx".indexOf(event.key), number = "123456789".indexOf(event.key);
         if (button) press(`button#${button}`);
         else if (tool >= 0) press(`#tools label:nth-of-type(${tool + 1}) input`);
         else if (number >= 0) press(`#class-drawn label:nth-of-type(${number + 1}) input`);
         else return;
         event.preventDefault();
         event.stopImmediatePropagation();  // the editor has keys of its own
+    }, true);
+    // The editor tells of what it is shown as of a stroke, three times each, and sends its pictures along.
+    document.addEventListener("pointerup", (event) => {
+        if (event.target.closest("#support")) setTimeout(() => press("button#keep"), 250);
     }, true);
     (%s)();
 }
@@ -87,7 +91,7 @@ def build_page(desk: Desk, again: Relabelling) -> gr.Blocks:
     events, store = Events(desk, again), page_store()
     small = {"size": "sm", "min_width": 0}
     with Page(store=store, quick=quick_turn, title="dsvlfs review") as page:
-        sitting, token = gr.State(Sitting()), gr.Textbox(visible=False)
+        sitting, token = gr.State(Sitting()), gr.Textbox(visible="hidden")
         with gr.Row():
             with gr.Column(scale=3, min_width=420):
                 caption = gr.Textbox(label="Label", interactive=False, elem_id="caption")
@@ -100,6 +104,7 @@ def build_page(desk: Desk, again: Relabelling) -> gr.Blocks:
                     layers=False,
                     canvas_size=desk.canvas,
                     brush=gr.Brush(colors=[("#{:02x}{:02x}{:02x}".format(*TINT), BRUSH_OPACITY)], color_mode="fixed"),
+                    visible=False,
                     height=560,
                     elem_id="support",
                 )
@@ -108,7 +113,6 @@ def build_page(desk: Desk, again: Relabelling) -> gr.Blocks:
                     format="jpeg",
                     interactive=False,
                     buttons=[],
-                    visible=False,
                     height=560,
                     elem_id="clickable",
                 )
@@ -133,7 +137,7 @@ def build_page(desk: Desk, again: Relabelling) -> gr.Blocks:
                     elem_id="class-drawn",
                 )
                 tools = gr.Radio(
-                    list(TOOLS), value=BRUSH, label="Correct with (B, C, X)", info=TOOLS[BRUSH], elem_id="tools"
+                    list(TOOLS), value=LOOK, label="Correct with (V, B, C, X)", info=TOOLS[LOOK], elem_id="tools"
                 )
                 threshold = gr.Slider(0.05, 0.95, 0.5, step=0.05, label="Threshold (+, -)", elem_id="threshold")
                 with gr.Row(elem_classes="tight"):
@@ -150,12 +154,14 @@ def build_page(desk: Desk, again: Relabelling) -> gr.Blocks:
             format="jpeg",
             elem_id="strip",
         )
+        keep = gr.Button("Keep", visible="hidden", elem_id="keep")
         timer = gr.Timer(2.0, active=False)
 
         shown = [sitting, token, editor, clickable, caption, strip, drawn, tools, threshold, progress]
-        drawing = [sitting, token, editor]
+        judged = [sitting, token]
         one_by_one = {"concurrency_id": "review", "concurrency_limit": 1, "api_visibility": "private"}
-        event = {**one_by_one, "show_progress": "hidden"}
+        # Gradio drops a click while it is still drawing what the one before has changed.
+        event = {**one_by_one, "show_progress": "hidden", "trigger_mode": "multiple"}
         page.load(events.open, [sitting, which], shown, **event)
         which.input(events.open, [sitting, which], shown, **event)
         for button, word in (
@@ -164,21 +170,23 @@ def build_page(desk: Desk, again: Relabelling) -> gr.Blocks:
             (reject, events.reject),
             (empty, events.empty),
         ):
-            button.click(word, drawing, shown, **event)
+            button.click(word, judged, shown, **event)
         undo.click(events.undo, sitting, shown, **event)
-        previous.click(partial(events.go, steps=-1), drawing, shown, **event)
-        following.click(partial(events.go, steps=1), drawing, shown, **event)
-        strip.select(events.choose, drawing, shown, **event)
-        drawn.input(events.choose_class, [*drawing, drawn], shown, **event)
-        tools.input(events.choose_tool, [*drawing, tools], shown, **event)
-        editor.input(events.stroke, drawing, [sitting, caption, progress], trigger_mode="always_last", **event)
+        previous.click(partial(events.go, steps=-1), sitting, shown, **event)
+        following.click(partial(events.go, steps=1), sitting, shown, **event)
+        strip.select(events.choose, sitting, shown, **event)
+        drawn.input(events.choose_class, [sitting, drawn], shown, **event)
+        tools.input(events.choose_tool, [sitting, tools], shown, **event)
+        keep.click(
+            events.stroke, [*judged, editor], [sitting, caption, progress], **{**event, "trigger_mode": "always_last"}
+        )
         clickable.select(events.click, sitting, shown, **event)
         threshold.release(events.threshold, [sitting, threshold], shown, **event)
         for button, step in ((less, -0.05), (more, 0.05)):
             button.click(partial(_stepped, step), threshold, threshold, **event).then(
                 events.threshold, [sitting, threshold], shown, **event
             )
-        label_rest.click(events.label_rest, drawing, [sitting, progress, timer], **event)
+        label_rest.click(events.label_rest, sitting, [sitting, progress, timer], **event)
         timer.tick(events.watch, sitting, [sitting, timer, *shown[1:]], **event)
     store.keep()
     return page.queue(max_size=64)
