@@ -20,8 +20,8 @@ from PIL import Image
 from dsvlfs import DSVLFSModel, Labeller, Sample
 from dsvlfs.files import read_json
 from dsvlfs.labelling.labels import PhotoLabels
-from dsvlfs.labelling.record import Label, figures_of
-from dsvlfs.labelling.review import most_to_gain, worst_first
+from dsvlfs.labelling.record import Label, figures_of, line_of
+from dsvlfs.labelling.review import worst_first
 
 IGNORED = 255
 RESAMPLES = 2000
@@ -162,17 +162,31 @@ def counts(class_map: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray
     return np.array(rows, dtype=np.int64)
 
 
+def _doubt(label: Label) -> tuple[bool, float]:
+    """Masks by the IoU to expect, then those that are empty by their presence, the largest first."""
+    if label.area_percent == 0:
+        return True, -(label.presence or 0.0)
+    return False, label.score if label.expected_iou is None else label.expected_iou
+
+
 Order = Callable[[Sequence[Label]], list[str]]
 ORDERS: dict[str, Order] = {
-    "most to gain": lambda labels: [label.photo for label in most_to_gain(labels)],
     "worst first": lambda labels: [label.photo for label in worst_first(labels)],
+    "least expected IoU first": lambda labels: [label.photo for label in sorted(labels, key=_doubt)],
 }
 
 
 def loop(
-    labeller: Labeller, supports: list[Photo], pool: list[Photo], names: list[str], order: Order, rounds: Sequence[int]
+    labeller: Labeller,
+    supports: list[Photo],
+    pool: list[Photo],
+    names: list[str],
+    order: Order,
+    rounds: Sequence[int],
+    kept: Path | None = None,
 ) -> dict[int, dict[str, Any]]:
-    """The counts of each photo of the pool after each number of corrections; a corrected one is right."""
+    """The counts of each photo of the pool after each number of corrections; a corrected one is right. What the labels
+    were before is written to a file."""
     corrected: list[str] = []
     labels: list[Label] = []
     known = {photo.name: photo for photo in pool}
@@ -195,6 +209,9 @@ def loop(
         rest = [name for name in table if name not in corrected]
         print(f"  {number} corrected: pool {miou(table):.1f}, rest {miou(table, rest):.1f}", flush=True)
         measured[number] = {"corrected": list(corrected), **table}
+        if not number and kept is not None:
+            lines = [{**json.loads(line_of(label)), "counts": table[label.photo].tolist()} for label in labels]
+            kept.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     return measured
 
 
@@ -237,6 +254,7 @@ def main() -> None:
     parser.add_argument("--orders", nargs="+", choices=ORDERS, default=list(ORDERS))
     parser.add_argument("--seed", type=int, default=0, help="of the pool")
     parser.add_argument("--model", default="dsvlfs-tiny")
+    parser.add_argument("--labels", type=Path, help="file for the labels before any correction, a JSON line each")
     parser.add_argument("--out", type=Path, help="file for the result (JSON)")
     arguments = parser.parse_args()
     photos, names = pack(arguments.pack, arguments.data_root)
@@ -248,7 +266,7 @@ def main() -> None:
     started, runs, pool_names = time.perf_counter(), {}, [photo.name for photo in pool]
     for title, order in orders.items():
         print(title, flush=True)
-        runs[title] = loop(labeller, supports, pool, names, order, arguments.rounds)
+        runs[title] = loop(labeller, supports, pool, names, order, arguments.rounds, arguments.labels)
     rows: dict[str, Any] = {"pack": arguments.pack, "photos": len(pool), "classes": names, "seconds": None}
     for number in arguments.rounds:
         others = [run[number] for title, run in runs.items() if title not in ORDERS]

@@ -22,8 +22,8 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "review",
         help="look labels over in a browser",
-        description="Serves a page with the labels that `dsvlfs label` wrote, those first that are most likely to be "
-        "wrong: accept, reject or correct them, make them further supports, and have the rest labelled again. Every "
+        description="Serves a page with the labels that `dsvlfs label` wrote, those first in which a correction gains "
+        "most: accept, reject or correct them, make them further supports, and have the rest labelled again. Every "
         "word is written down when it is said. Ctrl+C ends it.",
     )
     parser.set_defaults(run=run)

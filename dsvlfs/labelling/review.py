@@ -1,4 +1,4 @@
-"""What a person looks over: overlays, and a sheet of those that are most likely to be wrong."""
+"""What a person looks over: overlays, and a sheet of those that have most to gain."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,19 +35,8 @@ def draw_overlay(photo: Image.Image, class_map: np.ndarray, classes: int) -> Ima
 
 
 def worst_first(labels: Sequence[Label]) -> list[Label]:
-    """Labels by how likely they are to be wrong: masks by the IoU to expect, the least first (by their score, where the
-    model has no calibration); then those that are empty, by their presence, the largest first."""
-
-    def doubt(label: Label) -> tuple[bool, float]:
-        if label.area_percent == 0:
-            return True, -(label.presence or 0.0)
-        return False, label.score if label.expected_iou is None else label.expected_iou
-
-    return sorted(labels, key=doubt)
-
-
-def most_to_gain(labels: Sequence[Label]) -> list[Label]:
-    """Labels by how much of what was found of their classes is likely to be wrong in them, the most first.
+    """Labels by how much of what was found of their classes is likely to be wrong in them, the most first: where a
+    correction gains most.
 
     Of a class that is found, its area times what its IoU is expected to lack; of one that is not, its presence times
     its mean area where it is. Each is a share of all that was found of the class, so that no class counts for its size.

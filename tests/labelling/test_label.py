@@ -20,6 +20,7 @@ from pycocotools.coco import COCO
 
 from dsvlfs.cli import main
 from dsvlfs.labelling import label, request
+from dsvlfs.labelling.labels import Figures, overall
 from dsvlfs.labelling.record import Label
 from dsvlfs.labelling.review import worst_first, write_sheet
 
@@ -354,16 +355,23 @@ def test_the_end_says_what_was_done(photos, tmp_path, capsys):
     )
 
 
-def test_figures_are_in_the_line_and_the_sheet_has_the_worst_first(tmp_path, monkeypatch):
-    def one(name: str, expected: float, area: float = 5.0, presence: float = 0.5) -> Label:
-        figures = {"area_percent": area, "score": 0.5, "expected_iou": expected, "presence": presence}
+def test_the_sheet_begins_where_a_correction_gains_most(tmp_path):
+    def one(name: str, **classes: Figures) -> Label:
         return Label(
-            photo=name, digest="", mask="", overlay=f"{name}.jpg", mask_stamp="", width=1, height=1, classes={},
-            is_emptied=area == 0, **figures,
+            photo=name, digest="", mask="", overlay=f"{name}.jpg", mask_stamp="", width=1, height=1, classes=classes,
+            **vars(overall(list(classes.values()))),
         )  # fmt: skip
 
-    order = [one("good", 0.9), one("emptied", 0.95, 0, 0.1), one("bad", 0.2), one("doubted", 0.9, 0, 0.4)]
-    assert [entry.photo for entry in worst_first(order)] == ["bad", "good", "doubted", "emptied"]
+    order = [
+        one("good", fox=Figures(20.0, 0.5, 0.9, 0.9), wolf=Figures(0.0, 0.0, None, 0.0)),
+        one("small and bad", fox=Figures(1.0, 0.5, 0.2, 0.9), wolf=Figures(0.0, 0.0, None, 0.0)),
+        one("large and half good", fox=Figures(20.0, 0.5, 0.5, 0.9), wolf=Figures(0.0, 0.0, None, 0.0)),
+        one("rare", fox=Figures(0.0, 0.0, None, 0.0), wolf=Figures(0.5, 0.5, 0.5, 0.9)),  # half of all wolves
+        one("doubted", fox=Figures(0.0, 0.0, None, 0.4), wolf=Figures(0.0, 0.0, None, 0.0)),
+    ]
+    assert [entry.photo for entry in worst_first(order)] == [
+        "rare", "large and half good", "doubted", "good", "small and bad",
+    ]  # fmt: skip
     for entry in order:
         Image.new("RGB", (9, 9)).save(tmp_path / entry.overlay)
     write_sheet(tmp_path / "sheet.jpg", order, tmp_path)

@@ -83,7 +83,7 @@ class Desk:
             return [label for name, label in self._record.labels.items() if name in self._places]
 
     def order(self, which: str) -> list[str]:
-        """The names of the photos whose labels have a verdict (of `FILTERS`), the likeliest to be wrong first."""
+        """The names of the photos whose labels have a verdict (of `FILTERS`), the worst first."""
         return [label.photo for label in worst_first([x for x in self.labels() if x.verdict == FILTERS[which]])]
 
     def label(self, photo: str) -> Label | None:

@@ -1,4 +1,4 @@
-"""The review page: labels one by one, those first that are most likely wrong, and what a person says of each."""
+"""The review page: labels one by one, those first where a correction gains most, and what a person says of each."""
 
 from __future__ import annotations
 
