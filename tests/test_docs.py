@@ -1,4 +1,4 @@
-"""The README and `docs/` name nothing that is not there: files, headings, commands, options, methods, keywords."""
+"""The READMEs and `docs/` name nothing that is not there: files, headings, commands, options, methods, keywords."""
 
 import argparse
 import ast
@@ -18,6 +18,7 @@ INTERFACE = ROOT / "docs" / "interface.md"  # made from the docstrings
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "model_card.md")),
     *sorted({*(ROOT / "docs").glob("*.md")} - {INTERFACE}),
+    *sorted((ROOT / "examples").glob("*/README.md")),
 ]
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .labels import Figures, ObjectFigures
+from .labels import Figures, ObjectFigures, PhotoLabels
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,17 @@ class LabelledPhoto:
     read: Callable[[], bytes] | None = field(default=None, repr=False)
     overlay: Callable[[], bytes] | None = field(default=None, repr=False)
     path: Path | None = None
+
+    @classmethod
+    def of(cls, file_name: str, labels: PhotoLabels) -> "LabelledPhoto":
+        """What a labeller says of a photo, without a file."""
+        return cls(
+            file_name,
+            labels.class_map,
+            figures=labels.figures,
+            objects=labels.objects,
+            object_map=labels.object_map,
+        )
 
     def regions(self) -> Iterator[Region]:
         """Its annotations, one mask in memory at a time."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from datasets import load_dataset
 from PIL import Image, ImageDraw
+from pycocotools import mask as masks
 from pycocotools.coco import COCO
 
 from dsvlfs.data.label_maps import load_label_maps
@@ -124,6 +125,54 @@ def test_pycocotools_reads_cocos_documents(write, capsys, name, file, least, obj
     figures = first["attributes"] if name == "cvat" else first
     assert (figures["score"], figures["presence"]) == (0.6 if objects else 0.8, 0.6)
     assert coco.imgs[3]["labels"]["red fox"]["is_emptied"] is True
+
+
+@pytest.mark.parametrize("objects", [False, True])
+def test_cocos_document_is_as_fiftyones_importer_wants_it(write, tmp_path, objects):
+    """It takes photos by their paths in `data_path`, an annotation's fields as names, and the mask inside the box."""
+    document = json.loads((write("coco", objects=objects) / "annotations.json").read_text(encoding="utf-8"))
+    photos = {image["id"]: image for image in document["images"]}
+    assert all((tmp_path / "photos" / image["file_name"]).is_file() for image in photos.values())
+    categories = {category["id"] for category in document["categories"]}
+    numbers = [entry["id"] for entry in document["annotations"]]
+    assert len(set(numbers)) == len(numbers) > 0
+    for entry in document["annotations"]:
+        assert all(name.isidentifier() for name in entry)
+        assert entry["category_id"] in categories
+        mask = masks.decode(entry["segmentation"]).astype(bool)
+        assert mask.shape == (photos[entry["image_id"]]["height"], photos[entry["image_id"]]["width"])
+        left, top, width, height = (round(value) for value in entry["bbox"])
+        assert mask.sum() == mask[top : top + height, left : left + width].sum() == entry["area"]
+        assert 0 <= entry["score"] <= 1
+
+
+@pytest.mark.parametrize("objects", [False, True])
+def test_fiftyone_reads_cocos_document(write, tmp_path, objects):
+    coco = pytest.importorskip(
+        "fiftyone.utils.coco", reason="fiftyone is not installed, or its database does not start"
+    )
+    importer = coco.COCODetectionDatasetImporter(
+        data_path=str(tmp_path / "photos"),
+        labels_path=str(write("coco", objects=objects) / "annotations.json"),
+        label_types="segmentations",
+    )
+    with importer:
+        read = {path: (size, found) for path, size, found in importer}
+    assert len(read) == 3
+    for number, name in enumerate(NAMES):
+        size, found = read[str(tmp_path / "photos" / name)]
+        assert (size.width, size.height) == (WIDTH, HEIGHT)
+        detections = found.detections if found else []
+        assert len(detections) == ((3 if objects else 2) if number < 2 else 0)
+        for index, label in enumerate(CLASSES, 1):
+            whole = np.zeros((HEIGHT, WIDTH), dtype=bool)
+            for detection in (entry for entry in detections if entry.label == label):
+                left, top = (round(at * side) for at, side in zip(detection.bounding_box, (WIDTH, HEIGHT)))
+                rows, columns = detection.mask.shape
+                whole[top : top + rows, left : left + columns] |= detection.mask.astype(bool)
+                assert 0 < detection.confidence <= 1
+                assert detection["presence"] == 0.6
+            np.testing.assert_array_equal(whole, shapes(number) == index)
 
 
 def test_datasets_reads_the_parquet_and_the_card(write, tmp_path):

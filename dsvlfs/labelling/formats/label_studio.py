@@ -1,6 +1,7 @@
 """Label Studio's tasks with pre-annotations: brush masks, which its annotators correct."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -57,7 +58,16 @@ def brush_runs(mask: np.ndarray) -> list[int]:
     return [int(text[place : place + 8], 2) for place in range(0, len(text), 8)]
 
 
-def _task(photo: LabelledPhoto, class_names: list[str]) -> dict[str, Any]:
+def brush_regions(
+    photo: LabelledPhoto, class_names: Sequence[str], control: str = "class", image: str = "photo"
+) -> list[dict[str, Any]]:
+    """A photo's label as the `result` of a prediction.
+
+    Args:
+        photo: with its label.
+        class_names: in the order of their numbers, from 1 on.
+        control, image: the names of the tags `BrushLabels` and `Image` in the project's labelling interface.
+    """
     height, width = photo.mask.shape
     result = []
     for number, region in enumerate(photo.regions(), 1):
@@ -66,8 +76,8 @@ def _task(photo: LabelledPhoto, class_names: list[str]) -> dict[str, Any]:
             {
                 "id": f"region-{number}",
                 "type": "brushlabels",
-                "from_name": "class",
-                "to_name": "photo",
+                "from_name": control,
+                "to_name": image,
                 "original_width": width,
                 "original_height": height,
                 "image_rotation": 0,
@@ -80,6 +90,11 @@ def _task(photo: LabelledPhoto, class_names: list[str]) -> dict[str, Any]:
                 "meta": {"text": [f"{name} {value}" for name, value in figures.items()]},
             }
         )
+    return result
+
+
+def _task(photo: LabelledPhoto, class_names: Sequence[str]) -> dict[str, Any]:
+    result = brush_regions(photo, class_names)
     scores = [entry["score"] for entry in result]
     labels = {name: vars(figures) for name, figures in zip(class_names, photo.figures)}
     return {
@@ -90,7 +105,7 @@ def _task(photo: LabelledPhoto, class_names: list[str]) -> dict[str, Any]:
     }
 
 
-def _config(class_names: list[str]) -> str:
+def _config(class_names: Sequence[str]) -> str:
     labels = "\n".join(
         f'    <Label value={quoteattr(name)} background="#{bytes(tint(number, len(class_names))).hex()}"/>'
         for number, name in enumerate(class_names, 1)
