@@ -20,6 +20,7 @@ FLOORS = {
     "data": 7,
     "descriptions": 7,
     "convert": 7,
+    "export": 7,
     "modeling": 6,
     "processing": 5.5,
     "inference": 5,

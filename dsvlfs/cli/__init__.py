@@ -28,6 +28,7 @@ from . import (
     doctor,
     episodes,
     evaluate,
+    export,
     fit_names,
     info,
     label,
@@ -54,6 +55,7 @@ COMMANDS = (
     bases,
     doctor,
     convert,
+    export,
 )
 """Modules with `add(commands)`, in the order in which `--help` lists them."""
 

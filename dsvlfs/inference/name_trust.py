@@ -12,8 +12,8 @@ from torch import Tensor
 from ..parts.grounding import SemanticGrounding
 
 
-def name_fit(grounding: SemanticGrounding, semantic: Tensor, layers: Sequence[Tensor], masks: Tensor) -> float:
-    """How well a name fits what the supports show: the mean over these of the cosine.
+def name_fits(grounding: SemanticGrounding, semantic: Tensor, layers: Sequence[Tensor], masks: Tensor) -> Tensor:
+    """How well a name fits what the supports show: the mean over these of the cosine, ().
 
     Args:
         grounding: the space that both share.
@@ -22,4 +22,9 @@ def name_fit(grounding: SemanticGrounding, semantic: Tensor, layers: Sequence[Te
         masks: (K, height, width), foreground in [0, 1].
     """
     looks = grounding.look(layers, masks)
-    return float(F.cosine_similarity(looks, semantic.to(looks)).mean())
+    return F.cosine_similarity(looks, semantic.to(looks)).mean()
+
+
+def name_fit(grounding: SemanticGrounding, semantic: Tensor, layers: Sequence[Tensor], masks: Tensor) -> float:
+    """`name_fits` as a number."""
+    return float(name_fits(grounding, semantic, layers, masks))

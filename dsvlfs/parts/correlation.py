@@ -39,7 +39,6 @@ class Correlation:
         batch: number of supports.
         query_size, support_size: (height, width) of the planes.
         is_small: whether it is one part and made for the whole support.
-        parts: rows of the query, of which each part is made.
         support_rows, support_columns: the box of the support for which it is made; elsewhere it is nought.
     """
 
@@ -64,13 +63,18 @@ class Correlation:
             self.support_rows, self.support_columns = (_window(found.any(dim=axis), stride) for axis in (1, 0))
         box = (..., self.support_rows, self.support_columns)
         self.mask = mask[box].to(query[0].dtype)
-        self.parts = divide(self.query_size[0], channels * self.query_size.numel() * self.mask.numel())
+        self._numbers = channels * self.query_size.numel() * self.mask.numel()
         self.support = [layer[box] for layer in support]  # views: of all layers at once, copies take much memory
         self.query_scales = [_inverse_length(layer) for layer in query]
         self.scales = [_inverse_length(layer).flatten(2) for layer in self.support]
         if not background:
             self.scales = [scale * self.mask.flatten(1)[:, None] for scale in self.scales]
         self._memory: Tensor | None = None
+
+    @property
+    def parts(self) -> list[slice]:
+        """Rows of the query, of which each part is made."""
+        return divide(self.query_size[0], self._numbers)
 
     def __getitem__(self, rows: slice) -> Tensor:
         """Some rows of the query against the box of the support.
@@ -83,7 +87,7 @@ class Correlation:
             (query[:, :, rows] * scale[:, :, rows]).flatten(2).transpose(1, 2)
             for query, scale in zip(self.query, self.query_scales, strict=True)
         ]
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or torch.compiler.is_exporting():
             cosines = [
                 part @ support.flatten(2) * scale for part, support, scale in zip(parts, self.support, self.scales)
             ]

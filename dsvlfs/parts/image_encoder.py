@@ -43,7 +43,8 @@ class ImageEncoder(nn.Module):
             `image.N`: (batch, channels, height, width) for each block N asked for; with SAM also `image.embedding`:
             (batch, 256, height, width).
         """
-        halved = self.halves_products and pixel_values.device.type == "cpu" and pixel_values.dtype == torch.float32
+        halves = self.halves_products and not torch.compiler.is_exporting()
+        halved = halves and pixel_values.device.type == "cpu" and pixel_values.dtype == torch.float32
         with torch.autocast("cpu", torch.bfloat16) if halved else nullcontext():
             output = self.backbone(pixel_values=pixel_values, output_hidden_states=True)
         features = {

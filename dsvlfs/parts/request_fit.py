@@ -15,6 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _TINY = 1e-4
+_NOTHING = 1e-30
+_STEPS = 64
+"""Of conjugate gradients: from one support to five the map is then within 1e-4 of the exact one."""
 
 
 def fit_request(
@@ -52,12 +55,37 @@ def fit_request(
     area = ((share * there).sum(dim=1) / there.sum(dim=1)).clamp(_TINY, 1 - _TINY)[:, None]
     root = (there * (share / (2 * area) + (1 - share) / (2 * (1 - area)))).sqrt()
     weighted = positions * root[:, :, None]
-    gram = weighted @ weighted.mT
-    gram.diagonal(dim1=1, dim2=2).add_(ridge)
+    gram = weighted @ weighted.mT + ridge * torch.eye(weighted.shape[1], device=weighted.device)
     wanted = root * (2 * share - 1)
-    dual = torch.cholesky_solve(wanted[:, :, None], torch.linalg.cholesky(gram))
+    if torch.compiler.is_exporting():  # other engines know no Cholesky factors
+        dual = conjugate_gradients(gram, wanted[:, :, None])
+    else:
+        dual = torch.cholesky_solve(wanted[:, :, None], torch.linalg.cholesky(gram))
     direction = weighted.mT @ dual
     return (places @ direction)[:, :, 0].unflatten(1, (size, size))
+
+
+def conjugate_gradients(matrix: Tensor, wanted: Tensor, steps: int = _STEPS) -> Tensor:
+    """Solves `matrix @ x = wanted` by products alone.
+
+    Args:
+        matrix: (batch, n, n), symmetric and positive definite.
+        wanted: (batch, n, 1).
+        steps: how many.
+
+    Returns:
+        (batch, n, 1).
+    """
+    solution, residual, direction = torch.zeros_like(wanted), wanted, wanted
+    length = (residual * residual).sum(dim=1, keepdim=True)
+    for _ in range(steps):
+        ahead = matrix @ direction
+        step = length / (direction * ahead).sum(dim=1, keepdim=True).clamp(min=_NOTHING)
+        solution = solution + step * direction
+        residual = residual - step * ahead
+        before, length = length, (residual * residual).sum(dim=1, keepdim=True)
+        direction = residual + length / before.clamp(min=_NOTHING) * direction
+    return solution
 
 
 class FitSupports(NamedTuple):

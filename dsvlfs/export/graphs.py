@@ -1,0 +1,132 @@
+"""A query's way in four graphs, each with plain tensors in and out: what is exported to other engines."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..inference.decoding import image_embedding
+from ..inference.encoded import View
+from ..inference.encoding import frozen_features, support_features
+from ..inference.name_trust import name_fits
+from ..modeling import DSVLFSModel
+
+
+class _Graph(nn.Module):
+    """A module of some of a model's steps; the model is no child of it, so that nothing is moved or renamed."""
+
+    def __init__(self, model: DSVLFSModel) -> None:
+        super().__init__()
+        self.model = model
+
+    @property
+    def kept(self) -> list[str]:
+        """The layers of a query that the later graphs read."""
+        config = self.model.config
+        wanted = [*config.correlation_layers, *(config.grounding_layers or []), *(config.detail_layers or [])]
+        return list(dict.fromkeys(wanted))
+
+
+class QueryGraph(_Graph):
+    """All that a query photo costs by itself: both encoders, and the decoder's embedding."""
+
+    def forward(self, image_pixels: Tensor, vlm_pixels: Tensor) -> tuple[Tensor, ...]:
+        """Encodes.
+
+        Args:
+            image_pixels: (1, 3, side, side), normalised for the image encoder.
+            vlm_pixels: (1, 3, side, side), normalised for the vision tower.
+
+        Returns:
+            The embedding (1, prompt_dim, height, width), and each layer of `kept`.
+        """
+        features = frozen_features(self.model, _view(image_pixels, vlm_pixels))
+        return image_embedding(self.model, features), *(features[name] for name in self.kept)
+
+
+class SupportGraph(_Graph):
+    """All that a support photo costs by itself."""
+
+    def forward(self, image_pixels: Tensor, vlm_pixels: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        """Encodes.
+
+        Args:
+            image_pixels, vlm_pixels: as of a query, at a support's sides.
+            mask: (1, side, side) on the square of `image_pixels`, in [0, 1].
+
+        Returns:
+            The mask (1, grid, grid), and each correlation layer (1, channels, grid, grid).
+        """
+        features = frozen_features(self.model, _view(image_pixels, vlm_pixels))
+        layers, pooled = support_features(self.model, features, mask)
+        return pooled, *layers
+
+
+class MatcherGraph(_Graph):
+    """A query and K supports, side by side, to what the decoder is told by them."""
+
+    def forward(
+        self, semantic_prompt: Tensor, query: Sequence[Tensor], support: Sequence[Tensor], masks: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Matches.
+
+        Args:
+            semantic_prompt: (1, prompt_dim) of the class's name.
+            query: (1, channels, height, width) of each correlation layer.
+            support: (K, channels, grid, grid) of each.
+            masks: (K, grid, grid), in [0, 1].
+
+        Returns:
+            The visual prompt (1, prompt_dim, size, size); what is added to the mask's logits (1, size, size); and how
+            well the name fits the supports (1,).
+        """
+        model, config = self.model, self.model.config
+        size = query[0].shape[-1]
+        match = model.matcher.match(query, support, masks, size)
+        visual = model.matcher.prompt(match.joint())
+        added = visual[:, 0] * 0
+        if model.request_fit is not None:
+            score = model.request_fit.score(query, [layer[None] for layer in support], masks[None], size)
+            visual = visual + model.request_fit.prompt(score)
+            further = (torch.ones_like(masks[:, 0, 0]).sum().clamp(max=5) - 1) * config.fit_weight
+            added = score * further
+        fit = semantic_prompt[:, 0] * 0 + 1
+        if config.name_trust is not None:
+            named = [support[config.correlation_layers.index(name)] for name in config.grounding_layers]
+            fit = name_fits(model.grounding, semantic_prompt, named, masks)[None]
+        return visual, added, fit
+
+
+class DecoderGraph(_Graph):
+    """What a query is asked by, to the mask's logits."""
+
+    def forward(
+        self, embedding: Tensor, layers: Sequence[Tensor], visual: Tensor, added: Tensor, semantic: Tensor, heard: Tensor
+    ) -> Tensor:
+        """Decodes.
+
+        Args:
+            embedding, layers: of the query, as its graph gives them.
+            visual, added: from the matcher.
+            semantic: (1, prompt_dim) of the class's name; anything where it is not heard.
+            heard: (1,), 1 where the name is heard and 0 where the supports alone decide.
+
+        Returns:
+            Logits (1, 4 height, 4 width) on the square that the query was seen on.
+        """
+        model, config = self.model, self.model.config
+        features = dict(zip(self.kept, layers, strict=True))
+        if model.grounding is not None:
+            named = [features[name] for name in config.grounding_layers]
+            visual = visual + heard * model.grounding(semantic, named, embedding.shape[-1])
+        prompt = torch.where(heard[:, None] > 0, semantic, model.mask_decoder.no_semantic_prompt)
+        logits = model.mask_decoder(embedding, prompt, visual, [features[n] for n in config.detail_layers or []])
+        if added.shape != logits.shape:
+            added = nn.functional.interpolate(added[:, None], logits.shape[-2:], mode="bilinear", align_corners=False)
+            added = added[:, 0]
+        return logits + added + config.logit_offset
+
+
+def _view(image_pixels: Tensor, vlm_pixels: Tensor) -> View:
+    side = image_pixels.shape[-1]
+    return View(image_pixels, vlm_pixels, (side, side), (side, side))
