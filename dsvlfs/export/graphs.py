@@ -101,7 +101,13 @@ class DecoderGraph(_Graph):
     """What a query is asked by, to the mask's logits."""
 
     def forward(
-        self, embedding: Tensor, layers: Sequence[Tensor], visual: Tensor, added: Tensor, semantic: Tensor, heard: Tensor
+        self,
+        embedding: Tensor,
+        layers: Sequence[Tensor],
+        visual: Tensor,
+        added: Tensor,
+        semantic: Tensor,
+        heard: Tensor,
     ) -> Tensor:
         """Decodes.
 

@@ -38,8 +38,8 @@ def export_onnx(model: DSVLFSModel, folder: Path, names: Sequence[str] = ()) -> 
         The files.
 
     Raises:
-        InputError: onnxscript is missing, the folder holds something else, a name cannot be used, or the model is not of
-            this kind.
+        InputError: onnxscript is missing, the folder holds something else, a name cannot be used, or the model is of
+            another kind.
         WriteError: a file cannot be written.
     """
     _check(model, folder)
@@ -52,7 +52,11 @@ def export_onnx(model: DSVLFSModel, folder: Path, names: Sequence[str] = ()) -> 
             "format": _FORMAT,
             "dsvlfs": __version__,
             "checkpoint": config.name_or_path or None,
-            "image": {"mean": list(config.image_mean), "std": list(config.image_std), "resample": config.image_resample},
+            "image": {
+                "mean": list(config.image_mean),
+                "std": list(config.image_std),
+                "resample": config.image_resample,
+            },
             "vlm": {"mean": list(config.vlm_mean), "std": list(config.vlm_std), "resample": "bicubic"},
             "query": {"image_side": config.image_size, "vlm_side": config.vlm_image_size},
             "support": {
@@ -73,7 +77,7 @@ def _check(model: DSVLFSModel, folder: Path) -> None:
         raise InputError("ONNX files are written by onnxscript, which is missing; pip install 'dsvlfs[onnx]'.")
     if model.config.pad_to_square or model.config.vlm_crop or model.semantic_encoder.reads_photo:
         raise InputError(
-            "Only checkpoints of the size tiny can be exported, whose language model reads no photo; give another --model."
+            "Only checkpoints of size tiny whose language model reads no photo can be exported; give another --model."
         )
     if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or (folder / MANIFEST).is_file())):
         raise InputError(f"{folder} holds something else, which an export would replace; give a new folder.")
@@ -127,7 +131,9 @@ def _write(model: DSVLFSModel, folder: Path) -> dict[str, Any]:
     pooled, *support = write("support", SupportGraph(model), sides | {"mask": mask}, ["masks", *support_names])
 
     semantic = torch.randn(1, config.prompt_dim, generator=torch.Generator().manual_seed(1)).to(device)
-    twice = [torch.cat([layer, layer.flip(-1)]) for layer in support]  # of one support, its number would be taken for fixed
+    twice = [
+        torch.cat([layer, layer.flip(-1)]) for layer in support
+    ]  # of one support, its number would be taken for fixed
     inputs = {
         "semantic_prompt": semantic,
         "query": {name: features[name] for name in layers},

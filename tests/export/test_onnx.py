@@ -19,7 +19,9 @@ from dsvlfs.parts.request_fit import conjugate_gradients
 from dsvlfs.processing import DSVLFSProcessor
 
 READER = Path(__file__).parents[2] / "examples" / "run_onnx.py"
-WITHOUT_TORCH = f"import runpy, sys; runpy.run_path({str(READER)!r}, run_name='__main__'); assert 'torch' not in sys.modules"
+WITHOUT_TORCH = (
+    f"import runpy, sys; runpy.run_path({str(READER)!r}, run_name='__main__'); assert 'torch' not in sys.modules"
+)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,13 @@ def exported(tmp_path_factory) -> tuple[DSVLFSModel, Path]:
         model.grounding.basis.normal_(generator=generator)
     folder = tmp_path_factory.mktemp("exported") / "onnx"
     files = export_onnx(model, folder, ["red circle"])
-    assert [file.name for file in files] == ["decoder.onnx", "manifest.json", "matcher.onnx", "query.onnx", "support.onnx"]
+    assert [file.name for file in files] == [
+        "decoder.onnx",
+        "manifest.json",
+        "matcher.onnx",
+        "query.onnx",
+        "support.onnx",
+    ]
     return model, folder
 
 
@@ -89,7 +97,10 @@ def test_the_manifest_names_what_goes_in_and_out(exported):
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     given = {*manifest["graphs"]["query"]["outputs"], *manifest["graphs"]["support"]["outputs"], "semantic_prompt"}
     assert {*manifest["graphs"]["matcher"]["inputs"]} <= given
-    assert {*manifest["graphs"]["decoder"]["inputs"]} <= given | {*manifest["graphs"]["matcher"]["outputs"], "name_heard"}
+    assert {*manifest["graphs"]["decoder"]["inputs"]} <= given | {
+        *manifest["graphs"]["matcher"]["outputs"],
+        "name_heard",
+    }
     assert len(manifest["names"]["red circle"]) == 32
 
 
