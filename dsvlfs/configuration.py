@@ -42,6 +42,8 @@ class DSVLFSConfig(PreTrainedConfig):
         train_vlm_projector: train LLaVA's projector (it is new where `vlm_base` is None).
         train_token_embeddings: "all" (paper: embeddings and LM head) or "added" (the new token's rows).
         standardise_state: shift and scale the language model's state by constants before it is projected to the prompt.
+        photo_state: the semantic prompt is that of the class read without the photo, and what a second state adds that
+            read both (`dsvlfs.parts.photo_prompt`); False has the one state of the paper, which reads both.
         lora_rank, lora_alpha, lora_dropout: LoRA on the language model's q_proj and v_proj.
         prompt_template: question to the LLaVA, with {image}, {class_name} and {description}.
         photo_markers: tokens of the template that are added to the vocabulary, such as `<im_start>` and `<im_end>`
@@ -116,6 +118,7 @@ class DSVLFSConfig(PreTrainedConfig):
         train_vlm_projector: bool = False,
         train_token_embeddings: str = "all",
         standardise_state: bool = False,
+        photo_state: bool = False,
         lora_rank: int = 8,
         lora_alpha: int = 16,
         lora_dropout: float = 0.05,
@@ -168,6 +171,7 @@ class DSVLFSConfig(PreTrainedConfig):
         self.train_vlm_projector = train_vlm_projector
         self.train_token_embeddings = train_token_embeddings
         self.standardise_state = standardise_state
+        self.photo_state = photo_state
         self.lora_rank = lora_rank
         self.lora_alpha = lora_alpha
         self.lora_dropout = lora_dropout

@@ -36,6 +36,9 @@ def _build(config: DSVLFSConfig) -> DSVLFSModel:
     model = build_micro_model()
     if config.shot_aggregation == "attention":
         model.add_shot_attention()
+    if config.photo_state:
+        model.semantic_encoder.add_photo_prompt()
+        model.config.photo_state = True
     return model
 
 

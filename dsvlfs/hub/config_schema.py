@@ -107,6 +107,7 @@ class Settings(Prompts, total=False):
     train_vlm_projector: bool
     train_token_embeddings: Literal["all", "added"]
     standardise_state: bool
+    photo_state: bool
     lora_rank: Annotated[int, Field(ge=1, le=1024)]
     lora_alpha: Annotated[FiniteFloat, Field(gt=0, le=1e6)]
     lora_dropout: Annotated[FiniteFloat, Field(ge=0, lt=1)]

@@ -22,6 +22,7 @@ from transformers import LlavaForConditionalGeneration, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ..errors import InputError
+from .photo_prompt import PhotoPrompt
 
 PROMPTS_KEPT = 64
 """Semantic prompts of classes that are kept where they do not depend on the photo."""
@@ -78,6 +79,7 @@ class SemanticEncoder(nn.Module):
         train_token_embeddings: str = "all",
         train_projector: bool = False,
         standardise_state: bool = False,
+        photo_state: bool = False,
         prompt_dim: int = 256,
     ) -> None:
         super().__init__()
@@ -104,8 +106,18 @@ class SemanticEncoder(nn.Module):
             self.register_buffer("state_mean", torch.zeros(width))
             self.register_buffer("state_scale", torch.ones(width))
         self.to_prompt = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, prompt_dim))
+        self.photo_prompt: PhotoPrompt | None = None
+        if photo_state:
+            self.add_photo_prompt()
         self._prompts: LRUCache[tuple[int, ...], Tensor] = LRUCache(PROMPTS_KEPT)
         self._prompts_weights: tuple[tuple[int, int], ...] = ()
+
+    def add_photo_prompt(self) -> None:
+        """Adds a `PhotoPrompt` that has learned nothing, where there is none."""
+        if self.photo_prompt is None:
+            first, last = self.to_prompt[0], self.to_prompt[-1]
+            added = PhotoPrompt(width=first.in_features, prompt_dim=last.out_features)
+            self.photo_prompt = added.to(first.weight.device)
 
     @property
     def llava(self) -> LlavaForConditionalGeneration:
@@ -136,6 +148,8 @@ class SemanticEncoder(nn.Module):
     def place(self, device: torch.device) -> None:
         """Moves all but the LLaVA."""
         self.to_prompt.to(device)
+        if self.photo_prompt is not None:
+            self.photo_prompt.to(device)
         for name, buffer in self.named_buffers(recurse=False):
             self.register_buffer(name, buffer.to(device))
 
@@ -147,8 +161,10 @@ class SemanticEncoder(nn.Module):
     @property
     def reads_photo(self) -> bool:
         """Whether the answer depends on the photo: not where the projector's last matrix is nought, whose output is
-        then its bias, whatever it is given. True where the matrix is not here: divided among processes, or
-        offloaded."""
+        then its bias, whatever it is given; where there is a `PhotoPrompt`, whether that has learned. True where the
+        matrix is not here: divided among processes, or offloaded."""
+        if self.photo_prompt is not None:
+            return not self.photo_prompt.is_silent
         weight = self.llava.model.multi_modal_projector.linear_2.weight
         return weight.is_meta or weight.numel() == 0 or bool(weight.any())
 
@@ -220,7 +236,19 @@ class SemanticEncoder(nn.Module):
         """
         if self.training or self.reads_photo:
             every = Question(**{name: torch.cat([value] * len(tokens)) for name, value in vars(question).items()})
-            return self.project(_state(self._hidden(tokens, every), every))
+            if self.photo_prompt is None:
+                return self.project(_state(self._hidden(tokens, every), every))
+            return self._class_prompt(tokens, question) + self.photo_share(tokens, every)
+        return self._class_prompt(tokens, question).expand(len(tokens), -1)
+
+    def photo_share(self, tokens: Tensor, question: Question) -> Tensor:
+        """What the photo adds to the prompt (batch, prompt_dim), where there is a `PhotoPrompt`; of the same
+        arguments as `read`."""
+        assert self.photo_prompt is not None
+        return self.photo_prompt(_state(self._hidden(tokens, question), question))
+
+    def _class_prompt(self, tokens: Tensor, question: Question) -> Tensor:
+        """(1, prompt_dim) of a question, for which no photo is read; kept."""
         key = tuple(question.input_ids[0].tolist())
         weights = self._weights()
         with _LOCK:
@@ -229,10 +257,10 @@ class SemanticEncoder(nn.Module):
                 self._prompts_weights = weights
             prompt = self._prompts.get(key)
         if prompt is None:
-            prompt = self.project(_state(self._hidden(tokens[:1], question), question))
+            prompt = self.project(self.class_state(tokens[:1], question))
             with _LOCK:
                 self._prompts[key] = prompt
-        return prompt.expand(len(tokens), -1)
+        return prompt
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy, and what is sent to another process, starts with no prompts."""
@@ -247,12 +275,24 @@ class SemanticEncoder(nn.Module):
 
     def _hidden(self, tokens: Tensor | None, question: Question) -> Tensor:
         """The language model's last hidden states (batch, length, width)."""
+        if tokens is None:
+            return self._read(None, question)
+        projector = self.llava.model.multi_modal_projector
+        dtype = projector.linear_1.weight.dtype
+        return self._read(projector(tokens.to(dtype) if dtype.is_floating_point else tokens), question)
+
+    def class_state(self, tokens: Tensor, question: Question) -> Tensor:
+        """(batch, width), the state whose projection is the prompt: where `PhotoPrompt` reads the photo, of the class
+        alone."""
+        if self.photo_prompt is None:
+            return _state(self._hidden(tokens, question), question)
+        return _state(self._read(self.photo_prompt.silent.expand(*tokens.shape[:2], -1), question), question)
+
+    def _read(self, embeddings: Tensor | None, question: Question) -> Tensor:
+        """The last hidden states by the embeddings (batch, tokens, width) of the photo's tokens."""
         photo = None
-        if tokens is not None:
-            projector = self.llava.model.multi_modal_projector
-            dtype = projector.linear_1.weight.dtype
-            projected = projector(tokens.to(dtype) if dtype.is_floating_point else tokens)
-            photo = {"image": BaseModelOutputWithPooling(pooler_output=list(projected))}
+        if embeddings is not None:
+            photo = {"image": BaseModelOutputWithPooling(pooler_output=list(embeddings))}
         return self.llava.model(
             input_ids=question.input_ids, attention_mask=question.attention_mask, mm_encoder_outputs=photo
         ).last_hidden_state
@@ -267,7 +307,11 @@ class SemanticEncoder(nn.Module):
     def forward(self, tokens: Tensor | None, question: Question) -> tuple[Tensor, Tensor]:
         """`read`, then `project`: the semantic prompt and the text loss."""
         state, text_loss = self.read(tokens, question)
-        return self.project(state), text_loss
+        if self.photo_prompt is None:
+            return self.project(state), text_loss
+        with torch.no_grad():
+            alone = self.class_state(tokens, question)
+        return self.project(alone) + self.photo_prompt(state), text_loss
 
 
 def _keep_trained_loaded(vlm: PeftModel) -> None:

@@ -75,7 +75,7 @@ class TextStates:
             part = new[start : start + 16]
             question = self.model.processor.question(part).to(self.model.device)
             tokens = encoder.silent_tokens(len(part))
-            states, _ = encoder.read(tokens, question)
+            states = encoder.class_state(tokens, question)
             self._states |= {_key(text): state.cpu() for text, state in zip(part, states)}
         encoder.train(training)
         if new:

@@ -29,8 +29,9 @@ def build_model(config: TrainingConfig, accelerator: Accelerator, start: Path | 
         InputError: the checkpoint is missing, damaged or of another size, or there is none where `learns_shots`.
         BaseNotAvailableError: a base cannot be had.
     """
-    if config.learns_shots and start is None:
-        raise InputError("The attention over the shots is trained on top of a checkpoint; name it with --start-from.")
+    if (config.learns_shots or config.learns_photo) and start is None:
+        what = "The attention over the shots" if config.learns_shots else "What the photo adds to the prompt"
+        raise InputError(f"{what} is trained on top of a checkpoint; name it with --start-from.")
     settings = getattr(DSVLFSConfig, config.size)()
     if start is None:
         if unknown := sorted(config.model.keys() - settings.to_dict().keys()):
@@ -99,6 +100,11 @@ class EpisodeLosses(nn.Module):
         question = prompt = None
         if batch.names and text_only:
             prompt = self.alignment.held_out_prompts(batch.names).to(batch.target.device)
+            if model.semantic_encoder.photo_prompt is not None:
+                asked = self._question(batch.names).to(batch.target.device)
+                prompt = prompt + model.semantic_encoder.photo_share(
+                    batch.features["tokens"][batch.use_semantic], asked
+                )
         elif batch.names:
             question = self._question(batch.names).to(batch.target.device)
         output = model(

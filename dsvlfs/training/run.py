@@ -25,12 +25,15 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from ..hub.checkpoint_files import PACKAGED_CHECKPOINTS
+from ..hub.imagenet_classes import imagenet_classes
 from ..measuring.correlation_health import MEASURES, is_collapsed
 from ..processes import PATIENCE
 from .alignment import SemanticAlignment
 from .episode_losses import EpisodeLosses, build_model
+from .feature_cache import FeatureCache
 from .run_folder import RunFolder
 from .schedule import StepPlan
+from .seeing import start_seeing
 from .settings import PACKS, TrainingConfig, load_config
 from .shot_losses import ShotLosses
 from .sources import open_episodes
@@ -124,11 +127,16 @@ def train(
     if episodes.alignment is not None:
         if episodes.alignment.accuracy is not None:
             accelerator.print(f"Held-out names find their own photo among four in {episodes.alignment.accuracy:.0%}.")
-        if config.learns_shots:
+        if config.learns_shots or config.learns_photo:
             assert isinstance(episodes.alignment, SemanticAlignment)
             episodes.alignment.check(model)
         elif not progress.step:
             episodes.alignment.apply(model)
+    if config.learns_photo:
+        if not progress.step:
+            start_seeing(model, FeatureCache(cache or out / "cache"), imagenet_classes())
+        model.requires_grad_(False)
+        model.semantic_encoder.photo_prompt.requires_grad_(True)
     losses = (ShotLosses if config.learns_shots else EpisodeLosses)(model, episodes.alignment).train()
     optimizer = torch.optim.AdamW(
         [parameter for parameter in model.parameters() if parameter.requires_grad],

@@ -64,6 +64,8 @@ class TrainingConfig:
             from the bases alone.
         extend_names: keep the checkpoint's fit of names and add those of the packs' classes to it, in place of a fit
             to these alone.
+        learns_photo: train what the photo adds to the semantic prompt alone (`PhotoPrompt`), on top of a checkpoint
+            whose projector then learns to see in closed form (`dsvlfs.training.seeing`).
         model: settings of the model (`DSVLFSConfig`) in place of the size's.
         max_shots: supports of an episode at most. Above 1, only the attention over the shots learns, and the rest is a
             checkpoint's: with "packs" alone, every step reading names alone, and no validation.
@@ -113,6 +115,7 @@ class TrainingConfig:
     classifier_names: bool = False
     start_from: str | None = None
     extend_names: bool = False
+    learns_photo: bool = False
     model: dict[str, Any] = field(default_factory=dict)
     max_shots: int = 1
     bad_shots: float = 0.0
@@ -173,6 +176,11 @@ class TrainingConfig:
             raise InputError("text_only_steps are for size tiny on the packs; set them to 0.")
         if self.extend_names and (self.learns_shots or self.text_only_steps != self.steps):
             raise InputError("extend_names is for steps without the photo; set text_only_steps to as many as steps.")
+        if self.learns_photo and (self.learns_shots or self.extend_names or self.text_only_steps != self.steps):
+            raise InputError(
+                "learns_photo keeps the names' fit: set text_only_steps to as many as steps, max_shots to 1 and "
+                "extend_names to false."
+            )
         if self.learns_shots and (self.text_only_steps != self.steps or self.semantic_only or self.validation_every):
             raise InputError(
                 "With max_shots above 1, text_only_steps must be as many as steps, and semantic_only and "
@@ -184,7 +192,7 @@ class TrainingConfig:
                 raise InputError(f"The setting {name} is {value!r}; give a list of names.")
         if unknown := set(self.packs) - set(PACK_NAMES):
             raise InputError(f"packs names {unknown.pop()!r}; the packs are {', '.join(PACK_NAMES)}.")
-        for name in ("classifier_names", "extend_names", "in_passes"):
+        for name in ("classifier_names", "extend_names", "in_passes", "learns_photo"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"The setting {name} is {getattr(self, name)!r}; give true or false.")
         if not isinstance(self.start_from, str | None):
