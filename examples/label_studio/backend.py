@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -133,7 +134,7 @@ class Backend:
                 case "ANNOTATIONS_DELETED":
                     accepted.forget({entry["id"] for entry in data["annotations"]})
                 case "START_TRAINING":
-                    for task in LabelStudio().tasks.list(project=project["id"], fields="all"):
+                    for task in _client().tasks.list(project=project["id"], fields="all"):
                         known = task.model_dump()
                         _learn(accepted, Interface(project["label_config"]), known, known["annotations"])
 
@@ -171,6 +172,13 @@ def _learn(accepted: Accepted, interface: Interface, task: Json, annotations: It
         masks = {} if annotation.get("was_cancelled") else interface.masks(annotation["result"])
         known = {name: mask for name, mask in masks.items() if name in interface.class_names}
         accepted.keep(annotation["id"], _photo(task, interface), known)
+
+
+def _client() -> LabelStudio:
+    try:
+        return LabelStudio(base_url=os.environ["LABEL_STUDIO_URL"], api_key=os.environ["LABEL_STUDIO_API_KEY"])
+    except KeyError as error:
+        raise InputError(f"All annotations are asked of Label Studio; set {error.args[0]}.") from None
 
 
 def _photo(task: Json, interface: Interface) -> Path:
