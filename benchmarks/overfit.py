@@ -16,7 +16,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +29,6 @@ from torch.utils.data import Dataset
 from dsvlfs import DSVLFSConfig, DSVLFSModel
 from dsvlfs.data.episodes import Episode
 from dsvlfs.data.named_sets import load_index
-from dsvlfs.descriptions.bank import bank_description
 from dsvlfs.training import run, sources
 from dsvlfs.training.episode_losses import EpisodeLosses
 from dsvlfs.training.photo_episodes import FixedEpisodes, PhotoEpisode, collate_photos
@@ -51,10 +49,10 @@ PARTS = {
 SETTINGS = {
     "size": "base",
     "dataset": "pascal-5i",
-    "batch_size": 10,
+    "batch_size": 2 * PHOTOS,
     "warmup_steps": 20,
     "misnamed": 0,
-    "description_share": 1,
+    "description_share": 0,
     "gradient_checkpointing": True,
     "validation_every": 0,
     "model": {"train_vlm_projector": True, "lora_dropout": 0.0},
@@ -112,7 +110,6 @@ def asked(model: DSVLFSModel, root: Path, prompts: str) -> list[PhotoEpisode]:
     return [
         replace(
             episode,
-            description=bank_description(episode.class_name, long=True),
             use_semantic=prompts != "visual",
             use_visual=prompts != "semantic",
         )
@@ -122,7 +119,7 @@ def asked(model: DSVLFSModel, root: Path, prompts: str) -> list[PhotoEpisode]:
 
 def work(folder: Path, root: Path, prompts: str, precision: str, layout: str) -> None:
     """One process's part of a run."""
-    torch.set_num_threads(2 // LAYOUTS[layout])
+    torch.set_num_threads(1)
     _patch_launch(precision, layout)
     toy = DSVLFSConfig.from_pretrained(folder.parent)
     DSVLFSConfig.base = classmethod(lambda _: toy)
@@ -229,8 +226,8 @@ def main() -> None:
     parser.add_argument("--prompts", nargs="+", choices=PROMPTS, default=PROMPTS)
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
     parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=list(LAYOUTS))
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--out", type=Path, help="file for the result (JSON)")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)  # of one run, in its own processes
     parser.add_argument("--case", nargs=3, help=argparse.SUPPRESS)
@@ -241,9 +238,7 @@ def main() -> None:
     results: list[dict] = []
     with tempfile.TemporaryDirectory() as scratch:
         names = sorted({episode.class_name for episode in episodes_of(options.data_root)})
-        texts = [*names, *(bank_description(name, long=True) for name in names)]
-        probe = DSVLFSConfig.base()
-        config = toy_base.save(Path(scratch), [*texts, toy_base.QUESTION, probe.answer_template, "."])
+        config = toy_base.save(Path(scratch), names)
         config.save_pretrained(scratch)
         for case in itertools.product(options.prompts, options.precisions, options.layouts):
             results.append(try_one(Path(scratch), options.data_root, options, case))

@@ -1,5 +1,5 @@
-"""The size `base` at toy widths: a SAM and a LLaVA of the same classes with random weights, saved as folders, and the
-words of the texts that it is asked with."""
+"""The size `base` at toy widths: a SAM and a LLaVA of the same classes with random weights, saved as folders, and a
+tokenizer of the few words that it is asked with."""
 
 import re
 from collections.abc import Iterable
@@ -20,26 +20,26 @@ from transformers import (
 
 from dsvlfs import DSVLFSConfig
 
-SIDE, PATCH = 128, 8  # pixels
-LAYERS, WIDTH, PROMPT = 3, 96, 64
+SIDE, PATCH = 64, 8  # pixels
+LAYERS, WIDTH, PROMPT = 2, 64, 64
 QUESTION = "user {image} {description}Where in this photo is the {class_name}? assistant"
 SPARE_ROWS = 8  # of the vocabulary, for the added token
 
 
-def save(folder: Path, texts: Iterable[str], *, seed: int = 0) -> DSVLFSConfig:
+def save(folder: Path, names: Iterable[str], *, seed: int = 0) -> DSVLFSConfig:
     """Makes both bases.
 
     Args:
         folder: for them.
-        texts: whose words the tokenizer knows.
+        names: of classes, whose words the tokenizer knows beside those of question and answer.
         seed: of the weights.
 
     Returns:
         Like `DSVLFSConfig.base`, on these bases.
     """
     torch.manual_seed(seed)
-    found = dict.fromkeys(word for text in texts for word in re.findall(r"\w+|[^\w\s]+", text))
-    words = ["[UNK]", "[PAD]", *found]
+    texts = [QUESTION, DSVLFSConfig.base().answer_template, *names]
+    words = ["[UNK]", "[PAD]", *dict.fromkeys(word for text in texts for word in re.findall(r"\w+|[^\w\s]+", text))]
     llava = _llava(len(words))
     sam = _sam()
     SamModel(sam).save_pretrained(folder / "sam")
@@ -80,6 +80,7 @@ def _sam() -> SamConfig:
         global_attn_indexes=[LAYERS - 1],
         mlp_dim=2 * WIDTH,
         num_pos_feats=PROMPT // 2,
+        initializer_range=0.02,  # transformers' own is 1e-10: such a tower sees the same in every photo
     )
     prompts = {"hidden_size": PROMPT, "image_size": SIDE, "patch_size": PATCH, "mask_input_channels": 4}
     return SamConfig(vision_config=vision.to_dict(), prompt_encoder_config=prompts, mask_decoder_config={"hidden_size": PROMPT})
@@ -91,7 +92,7 @@ def _llava(words: int) -> LlavaConfig:
         intermediate_size=2 * WIDTH,
         num_hidden_layers=2,
         num_attention_heads=4,
-        image_size=56,
+        image_size=28,
         patch_size=14,
         vision_use_head=False,
     )
@@ -112,7 +113,7 @@ def _llava(words: int) -> LlavaConfig:
         vision_config=vision,
         text_config=text,
         image_token_index=words,
-        image_seq_length=16,
+        image_seq_length=4,
         vision_feature_layer=-1,
         vision_feature_select_strategy="full",
         tie_word_embeddings=True,
