@@ -226,8 +226,8 @@ def main() -> None:
     parser.add_argument("--prompts", nargs="+", choices=PROMPTS, default=PROMPTS)
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
     parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=list(LAYOUTS))
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--steps", type=int, default=700)
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--out", type=Path, help="file for the result (JSON)")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)  # of one run, in its own processes
     parser.add_argument("--case", nargs=3, help=argparse.SUPPRESS)
@@ -240,8 +240,8 @@ def main() -> None:
         names = sorted({episode.class_name for episode in episodes_of(options.data_root)})
         config = toy_base.save(Path(scratch), names)
         config.save_pretrained(scratch)
-        for case in itertools.product(options.prompts, options.precisions, options.layouts):
-            results.append(try_one(Path(scratch), options.data_root, options, case))
+        for layout, precision, prompts in itertools.product(options.layouts, options.precisions, options.prompts):
+            results.append(try_one(Path(scratch), options.data_root, options, (prompts, precision, layout)))
             print(json.dumps(results[-1]), flush=True)
             if options.out:
                 options.out.write_text(json.dumps(results, indent=2) + "\n")

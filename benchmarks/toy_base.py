@@ -21,7 +21,7 @@ from transformers import (
 from dsvlfs import DSVLFSConfig
 
 SIDE, PATCH = 64, 8  # pixels
-LAYERS, WIDTH, PROMPT = 2, 64, 64
+LAYERS, IMAGE_WIDTH, WIDTH, PROMPT = 2, 32, 64, 64
 QUESTION = "user {image} {description}Where in this photo is the {class_name}? assistant"
 SPARE_ROWS = 8  # of the vocabulary, for the added token
 
@@ -70,17 +70,17 @@ def save(folder: Path, names: Iterable[str], *, seed: int = 0) -> DSVLFSConfig:
 
 def _sam() -> SamConfig:
     vision = SamVisionConfig(
-        hidden_size=WIDTH,
+        hidden_size=IMAGE_WIDTH,
         output_channels=PROMPT,
         num_hidden_layers=LAYERS,
-        num_attention_heads=4,
+        num_attention_heads=2,
         image_size=SIDE,
         patch_size=PATCH,
         window_size=4,
         global_attn_indexes=[LAYERS - 1],
-        mlp_dim=2 * WIDTH,
+        mlp_dim=2 * IMAGE_WIDTH,
         num_pos_feats=PROMPT // 2,
-        initializer_range=0.02,  # transformers' own is 1e-10: such a tower sees the same in every photo
+        initializer_range=0.05,  # transformers' own is 1e-10: such a tower sees the same in every photo
     )
     prompts = {"hidden_size": PROMPT, "image_size": SIDE, "patch_size": PATCH, "mask_input_channels": 4}
     return SamConfig(vision_config=vision.to_dict(), prompt_encoder_config=prompts, mask_decoder_config={"hidden_size": PROMPT})
@@ -107,7 +107,7 @@ def _llava(words: int) -> LlavaConfig:
         bos_token_id=0,
         eos_token_id=1,
         pad_token_id=1,
-        initializer_range=0.1,  # at such widths with less a word's state hardly depends on those before it
+        initializer_range=0.2,  # at such widths with less a word's state hardly depends on those before it
     )
     return LlavaConfig(
         vision_config=vision,
