@@ -56,7 +56,7 @@ def test_a_run_starts_saves_and_resumes_divided_between_processes(name, drawn, l
         settings["model"] = {"loss_side": 64}
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
     out = tmp_path / "run"
-    given = ["--config", tmp_path / "settings.yaml", "--data-root", drawn / settings["dataset"], "--out", out]
+    given = ["--config", tmp_path / "settings.yaml", "--data-root", drawn / settings["dataset"].removesuffix("-exclusive"), "--out", out]
     statuses = run_two_processes(launched_toy.run_toy, drawn, given)
     assert [status for status, _ in statuses] == [0, 0], statuses[0][1]
     lines = [json.loads(line) for line in (out / "losses.jsonl").read_text().splitlines()]
