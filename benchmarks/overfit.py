@@ -9,12 +9,12 @@ copied (DDP) or divided (FSDP2); `moved` is how far each part went from its star
 import argparse
 import itertools
 import json
+import multiprocessing
 import os
-import subprocess
-import sys
+import socket
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +32,9 @@ from dsvlfs.data.named_sets import load_index
 from dsvlfs.training import run, sources
 from dsvlfs.training.episode_losses import EpisodeLosses
 from dsvlfs.training.photo_episodes import FixedEpisodes, PhotoEpisode, collate_photos
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["dsvlfs.training.run"])
 
 PHOTOS = 10
 SMALLEST = 0.06  # share of the photo that either class covers
@@ -119,7 +122,7 @@ def asked(model: DSVLFSModel, root: Path, prompts: str) -> list[PhotoEpisode]:
 
 def work(folder: Path, root: Path, prompts: str, precision: str, layout: str) -> None:
     """One process's part of a run."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # of each: two share two cores
     _patch_launch(precision, layout)
     toy = DSVLFSConfig.from_pretrained(folder.parent)
     DSVLFSConfig.base = classmethod(lambda _: toy)
@@ -195,17 +198,32 @@ def try_one(scratch: Path, root: Path, options: argparse.Namespace, case: tuple[
     }
     (folder / "settings.yaml").write_text(yaml.safe_dump(settings))
     started = time.perf_counter()
-    launcher = [sys.executable]
-    if LAYOUTS[layout] > 1:
-        launcher += ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
-        launcher += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0"]
-    own = [__file__, "--data-root", root, "--folder", folder, "--case", *case]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    subprocess.run([*launcher, *map(str, own)], check=True, env=environment)
+    _launch(LAYOUTS[layout], work, folder, root, *case)
     lines = [json.loads(line) for line in (folder / "run" / "losses.jsonl").read_text().splitlines()]
     curve = {line["step"]: round(line[f"iou_{prompts}"], 3) for line in lines}
     found = {"prompts": prompts, "precision": precision, "layout": layout, **measure(folder, root, prompts)}
     return found | {"curve": curve, "seconds": round(time.perf_counter() - started)}
+
+
+def _launch(count: int, target: Callable[..., None], *arguments: object) -> None:
+    """Runs a function in so many processes, which find each other as `torchrun`'s do."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    shared |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)} if count > 1 else {}
+    environments = [shared | ({"RANK": str(n), "LOCAL_RANK": str(n)} if count > 1 else {}) for n in range(count)]
+    running = [_CONTEXT.Process(target=_with, args=(own, target, *arguments)) for own in environments]
+    for process in running:
+        process.start()
+    for process in running:
+        process.join()
+    if any(process.exitcode for process in running):
+        raise SystemExit("A run failed.")
+
+
+def _with(environment: dict[str, str], target: Callable[..., None], *arguments: object) -> None:
+    os.environ.update(environment)
+    target(*arguments)
 
 
 def table(results: list[dict]) -> str:
@@ -229,12 +247,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=700)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--out", type=Path, help="file for the result (JSON)")
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)  # of one run, in its own processes
-    parser.add_argument("--case", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.folder:
-        work(options.folder, options.data_root, *options.case)
-        return
     results: list[dict] = []
     with tempfile.TemporaryDirectory() as scratch:
         names = sorted({episode.class_name for episode in episodes_of(options.data_root)})
