@@ -19,10 +19,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import toy_base
 import torch
+import toy_base
 import yaml
-from accelerate import Accelerator
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch.utils.data import Dataset
 

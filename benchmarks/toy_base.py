@@ -83,7 +83,9 @@ def _sam() -> SamConfig:
         initializer_range=0.05,  # transformers' own is 1e-10: such a tower sees the same in every photo
     )
     prompts = {"hidden_size": PROMPT, "image_size": SIDE, "patch_size": PATCH, "mask_input_channels": 4}
-    return SamConfig(vision_config=vision.to_dict(), prompt_encoder_config=prompts, mask_decoder_config={"hidden_size": PROMPT})
+    return SamConfig(
+        vision_config=vision.to_dict(), prompt_encoder_config=prompts, mask_decoder_config={"hidden_size": PROMPT}
+    )
 
 
 def _llava(words: int) -> LlavaConfig:

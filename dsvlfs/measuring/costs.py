@@ -149,10 +149,10 @@ def _training_step(model: DSVLFSModel, features: dict[str, Tensor]) -> int:
             parameter.data = parameter.data.float()
     with PeakMemory() as memory, HalvedProducts() if halved else nullcontext():
         layers, mask = _support(model, 1)
-        # As `DSVLFSModel.forward` picks the samples with the visual prompt: a copy of each layer.
+        # As `DSVLFSModel.forward` picks the samples with the visual prompt: a copy of each layer beside it.
         picked = {name: features[name][[0]] for name in model.config.correlation_layers}
-        layers = [layer[[0]] for layer in layers]
-        loss = sum(output.float().sum() for output in _read_and_match(model, features | picked, layers, mask))
+        copies = [layer[[0]] for layer in layers]
+        loss = sum(output.float().sum() for output in _read_and_match(model, features | picked, copies, mask))
         backward(loss)
     model.zero_grad()
     return memory.peak + sum(tensor.nbytes for tensor in features.values())
@@ -208,6 +208,8 @@ def _read_and_match(
     shots = len(visual)
     asked = embedding.expand(shots, -1, -1, -1), semantic.expand(shots, -1), visual
     return _count(tally, "mask decoder", model.mask_decoder, *asked), answer
+
+
 def _count(tally: "_Tally | None", name: str, function: Callable[..., Any], *arguments: Any) -> Any:
     """Calls a function, and adds what it costs to a part."""
     if tally is None:

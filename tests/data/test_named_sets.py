@@ -48,7 +48,15 @@ def test_splits_have_one_schema_and_share_no_class_and_no_row(tmp_path, name: st
         assert row["image"].size == (96, 72)
         assert np.array_equal(np.array(row["mask"]) > 0, box_mask(LARGE)) or row["ignore"] is not None
         assert row["class_name"] == row["class_names"][0]
-    assert tuple(NAMED_SETS) == ("pascal-5i", "coco-20i", "coco-20i-exclusive", "fss-1000", "lvis-92i", "folder", "labels")
+    assert tuple(NAMED_SETS) == (
+        "pascal-5i",
+        "coco-20i",
+        "coco-20i-exclusive",
+        "fss-1000",
+        "lvis-92i",
+        "folder",
+        "labels",
+    )
 
 
 @pytest.mark.parametrize("fold", range(4))
