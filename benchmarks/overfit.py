@@ -44,7 +44,7 @@ PARTS = {
     "LoRA": "lora_",
     "added token": "trainable_tokens",
     "projector": "multi_modal_projector",
-    "projection": "to_prompt",
+    "projection": "semantic_encoder.to_prompt",
     "matcher": "matcher",
     "decoder": "mask_decoder.decoder",
 }

@@ -133,8 +133,9 @@ def _query(model: DSVLFSModel, supports: int, tally: "_Tally | None") -> tuple[i
     model.eval()
     with torch.no_grad(), tally or PeakMemory() as memory:
         shown = _support(model, supports)
+        kept = memory.live
         features = _encode(model, tally)
-        encoding = memory.peak
+        encoding = memory.peak - kept
         _read_and_match(model, features, *shown, tally)
     return memory.peak, encoding, features
 
