@@ -88,7 +88,7 @@ def test_products_are_halved_as_autocast_halves_them_also_when_computed_again():
 def test_more_supports_take_more_memory_and_leave_training_as_it_is():
     one, three = (info.cost(paper_like.config(), supports) for supports in (1, 3))
     for precision in ("float32", "bfloat16"):
-        assert one.training_activations[precision] == pytest.approx(three.training_activations[precision], rel=0.01)
+        assert one.training_activations[precision] == pytest.approx(three.training_activations[precision], rel=0.05)
         assert one.inference_activations[precision] < three.inference_activations[precision]
 
 
