@@ -357,7 +357,7 @@ def ratio_table(found: dict[str, Figures]) -> Table:
 def part_table(found: Cost) -> Table:
     """Of the parts of a size: computed, not measured."""
     rows = [(p.name, p.parameters, p.trained, p.flops, p.activations) for p in found.parts]
-    rows.append(("all", *(sum(column) for column in list(zip(*rows))[1:4]), found.inference_activations))
+    rows.append(("all", *(sum(column) for column in list(zip(*rows))[1:4]), found.inference_activations["float32"]))
     head = ("part", "parameters", "trained", "GFLOP a query", "weights in bf16, GiB", "activations in float32, MiB")
     texts = [
         (name, f"{n:,}", f"{trained:,}", f"{flops / 1e9:,.1f}", f"{n * 2 / 2**30:.2f}", f"{peak / 2**20:,.0f}")

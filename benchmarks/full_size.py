@@ -165,7 +165,7 @@ def main() -> None:
     arguments = parser.parse_args()
     device, dtype = torch.device(arguments.device), getattr(torch, arguments.dtype)
     config = getattr(DSVLFSConfig, arguments.size)()
-    computed = cost(config)
+    computed = cost(config, SHOTS)
     clock = Clock(device)
     before = clock.peak()
     model = clock("building", lambda: build(config, dtype, device))
@@ -180,7 +180,7 @@ def main() -> None:
     }
     if arguments.train:
         training_step(model, clock)
-        result["training_peak_gib"] = clock.peak()
+        result["training_peak_gib"] = clock.peak() - (before if device.type == "cpu" else 0)
         result["training_computed_gib"] = computed.memory(arguments.dtype, training=True) / GIB
     result["peak_after_gib"] = {name: round(peak, 2) for name, peak in clock.peaks.items()}
     result["seconds"] = {name: round(seconds, 2) for name, seconds in clock.seconds.items()}

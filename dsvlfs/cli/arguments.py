@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 MODES = ("both", "semantic", "visual")
 AGGREGATIONS = ("votes", "logits", "joint", "attention")
-SETS = ("pascal-5i", "coco-20i", "fss-1000", "lvis-92i", "folder", "labels")
+SETS = ("pascal-5i", "coco-20i", "coco-20i-exclusive", "fss-1000", "lvis-92i", "folder", "labels")
 
 
 def add_request_arguments(parser: argparse.ArgumentParser, *, needs_class: bool = True) -> None:

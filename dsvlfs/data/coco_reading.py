@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
 from pycocotools import mask as coco_mask
 
@@ -34,8 +35,13 @@ COCO_TREE = (
 )
 
 
-def coco_index(root: Path, split: Split) -> Dataset:
+def coco_index(root: Path, split: Split, *, exclusive: bool = False) -> Dataset:
     """COCO 2014, train or val; or 2017 where 2014's annotations are not there.
+
+    Args:
+        root: of the set.
+        split: of it.
+        exclusive: of `coco_rows`.
 
     Raises:
         InputError: the root is not laid out as `COCO_TREE`, or a file is damaged.
@@ -72,8 +78,9 @@ def coco_index(root: Path, split: Split) -> Dataset:
             raise InputError(f"{file} has the category '{name}', which COCO's 80 have not; get COCO's own file.")
         return {"class_index": index_of[name], "class_name": name, "class_names": [name], "definition": ""}
 
-    key = (root.resolve(), split, year, file_state(file), photos.name)
-    return cached_index("coco-20i", key, lambda: coco_rows(file, CocoPhoto, Category, photo_path, describe))
+    key = (root.resolve(), split, year, file_state(file), photos.name, *(["exclusive"] if exclusive else []))
+    schemas = CocoPhoto, Category
+    return cached_index("coco-20i", key, lambda: coco_rows(file, *schemas, photo_path, describe, exclusive=exclusive))
 
 
 LVIS_TREE = (
@@ -122,6 +129,8 @@ def coco_rows(
     category: Any,
     photo_path: Callable[[dict[str, Any]], Path],
     describe: Callable[[dict[str, Any]], Mapping[str, Any]],
+    *,
+    exclusive: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Rows by photo and category id; a mask is the union of the category's instances, crowds included.
 
@@ -130,6 +139,8 @@ def coco_rows(
         photo, category: schemas of the entries of `images` and `categories`.
         photo_path: of an entry of `images`, where the photo is.
         describe: of an entry of `categories`: its `class_index`, `class_name`, `class_names` and `definition`.
+        exclusive: a pixel that several instances cover is of the smallest one's category alone, for COCO does not say
+            which of them is in front.
 
     Yields:
         `photo_id`, `image`, `mask`, `ignore` (none), `area` (pixels of the mask) and what `describe` gives.
@@ -142,7 +153,7 @@ def coco_rows(
         photos[entry["id"]] = (str(photo_path(entry)), entry["height"], entry["width"])
     for entry in read_entries(file, "categories", category):
         categories[entry["id"]] = describe(entry)
-    instances: dict[tuple[int, int], list[bytes]] = defaultdict(list)
+    instances: dict[int, list[tuple[int, bytes]]] = defaultdict(list)
     for entry in read_entries(file, "annotations", Annotation):
         photo_id, category_id = entry["image_id"], entry["category_id"]
         if photo_id not in photos or category_id not in categories:
@@ -155,19 +166,35 @@ def coco_rows(
         except InputError as error:
             raise InputError(f"Photo {photo_id} in {file}: {error}") from None
         if run_lengths is not None:
-            instances[photo_id, category_id].append(run_lengths["counts"])
-    for photo_id, category_id in sorted(instances):
-        path, height, width = photos[photo_id]
-        union = coco_mask.merge(
-            [{"size": [height, width], "counts": counts} for counts in instances.pop((photo_id, category_id))]
-        )
-        area = int(coco_mask.area(union))
-        if area:
-            yield {
-                "photo_id": str(photo_id),
-                "image": path,
-                "mask": as_png(coco_mask.decode(union).astype(bool)),
-                "ignore": None,
-                "area": area,
-                **categories[category_id],
-            }
+            instances[photo_id].append((category_id, run_lengths["counts"]))
+    masks_of = _apart if exclusive else _whole
+    for photo_id in sorted(instances):
+        path, *size = photos[photo_id]
+        for category_id, mask in masks_of(instances.pop(photo_id), size):
+            area = int(mask.sum())
+            if area:
+                yield {
+                    "photo_id": str(photo_id),
+                    "image": path,
+                    "mask": as_png(mask),
+                    "ignore": None,
+                    "area": area,
+                    **categories[category_id],
+                }
+
+
+def _whole(instances: list[tuple[int, bytes]], size: list[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """Each category's mask, bool (height, width): the union of its instances."""
+    for category_id in sorted({category_id for category_id, _ in instances}):
+        own = [{"size": size, "counts": counts} for other, counts in instances if other == category_id]
+        yield category_id, coco_mask.decode(coco_mask.merge(own)).astype(bool)
+
+
+def _apart(instances: list[tuple[int, bytes]], size: list[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """As `_whole`; no two masks share a pixel."""
+    encoded = [(category_id, {"size": size, "counts": counts}) for category_id, counts in instances]
+    labels = np.full(size, -1, dtype=np.int64)
+    for category_id, run_lengths in sorted(encoded, key=lambda one: -int(coco_mask.area(one[1]))):
+        labels[coco_mask.decode(run_lengths).astype(bool)] = category_id
+    for category_id in sorted({category_id for category_id, _ in instances}):
+        yield category_id, labels == category_id

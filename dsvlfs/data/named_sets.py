@@ -7,6 +7,7 @@ definitions.
 | --- | --- | --- | --- |
 | `pascal-5i` | 5 in VOC's order from 5 x fold on (Shaban et al. 2017) | maps in `SegmentationClassAug` but not in VOC's `val.txt` | VOC's `val.txt` |
 | `coco-20i` | every 4th from `fold` on (Nguyen and Todorovic 2019) | train2014 | val2014 |
+| `coco-20i-exclusive` | likewise; where objects overlap, a pixel is of the smallest one's class alone | train2014 | val2014 |
 | `fss-1000` | (no folds) the classes of the test list | all other classes | the test classes' |
 | `lvis-92i` | every 10th from `fold` on, of val's classes with two photos or more (Liu et al. 2024, Matcher) | train | val |
 | `folder` | every 4th from `fold` on, by name | lines without `split` or with `"split": "train"` | likewise "test" |
@@ -21,6 +22,7 @@ photos out. As in PFENet, in PASCAL and COCO a photo counts for a class that cov
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +62,7 @@ def load_named_set(name: str, root: Path, *, split: Split, fold: int | None) -> 
     """One split of one fold; a row (`dsvlfs.data.photos.FEATURES`) is a photo and a class in it.
 
     Args:
-        name: "pascal-5i", "coco-20i", "fss-1000", "lvis-92i", "folder" or "labels".
+        name: "pascal-5i", "coco-20i", "coco-20i-exclusive", "fss-1000", "lvis-92i", "folder" or "labels".
         root: its folder; each set's layout is in its error message and in docs/measure.md.
         split: "train" gives the rows of the classes that the fold trains on, "test" those of its test classes.
         fold: from 0 on; None takes every class. FSS-1000 has none.
@@ -207,6 +209,14 @@ NAMED_SETS = {
     for data_set in (
         NamedSet("pascal-5i", 4, pascal_index, _pascal_test_classes, smallest_area=2048, classes=PASCAL_CLASSES),
         NamedSet("coco-20i", 4, coco_index, _coco_test_classes, smallest_area=2048, classes=COCO_CLASSES),
+        NamedSet(
+            "coco-20i-exclusive",
+            4,
+            partial(coco_index, exclusive=True),
+            _coco_test_classes,
+            smallest_area=2048,
+            classes=COCO_CLASSES,
+        ),
         NamedSet("fss-1000", 0, fss_index),
         NamedSet("lvis-92i", 10, lvis_index, _lvis_test_classes),
         NamedSet("folder", 4, _folder_index, _folder_test_classes),

@@ -39,6 +39,7 @@ class Protocol:
 PROTOCOLS = {
     "pascal-5i": Protocol(episodes=1000, seeds=5, queries="rows"),
     "coco-20i": Protocol(episodes=4000, seeds=5, queries="classes"),
+    "coco-20i-exclusive": Protocol(episodes=4000, seeds=5, queries="classes"),
     "fss-1000": Protocol(episodes=2400, seeds=1, queries="rows"),
     "lvis-92i": Protocol(episodes=2300, seeds=1, queries="classes"),
     "folder": Protocol(episodes=1000, seeds=5, queries="rows"),

@@ -62,10 +62,10 @@ def start(config: TrainingConfig, out: Path) -> tuple[Accelerator, StepPlan]:
         ],
     )
     divided = accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
-    if divided and not config.always_whole:
+    if divided and not config.always_alike:
         raise InputError(
-            "FSDP and DeepSpeed need every part in every process and step; set visual_only, semantic_only and "
-            "text_only_steps to 0, or launch without them."
+            "FSDP and DeepSpeed need the same parts in every process and step; set visual_only and semantic_only to 0 "
+            "or 1 and text_only_steps to 0, or launch without them."
         )
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         accelerator.state.deepspeed_plugin.deepspeed_config |= {

@@ -215,6 +215,11 @@ class TrainingConfig:
         """Whether every trained part works in every episode of every step."""
         return not (self.visual_only or self.semantic_only or self.text_only_steps)
 
+    @property
+    def always_alike(self) -> bool:
+        """Whether the same trained parts work in every episode of every step, be it all or those of one prompt."""
+        return not self.text_only_steps and {self.visual_only, self.semantic_only} <= {0, 1}
+
     def may_go_on_as(self, other: "TrainingConfig") -> bool:
         """Whether a run with these settings can be resumed with those."""
         return replace(self, **{name: getattr(other, name) for name in _OF_THE_MACHINE}) == other

@@ -33,6 +33,7 @@ def box_mask(box: tuple[int, int, int, int]) -> np.ndarray:
     [
         ("pascal-5i", draw_pascal, 1),
         ("coco-20i", draw_coco, 1),
+        ("coco-20i-exclusive", draw_coco, 1),
         ("fss-1000", draw_fss, None),
         ("lvis-92i", draw_lvis, 1),
         ("folder", draw_folder, 1),
@@ -47,7 +48,15 @@ def test_splits_have_one_schema_and_share_no_class_and_no_row(tmp_path, name: st
         assert row["image"].size == (96, 72)
         assert np.array_equal(np.array(row["mask"]) > 0, box_mask(LARGE)) or row["ignore"] is not None
         assert row["class_name"] == row["class_names"][0]
-    assert tuple(NAMED_SETS) == ("pascal-5i", "coco-20i", "fss-1000", "lvis-92i", "folder", "labels")
+    assert tuple(NAMED_SETS) == (
+        "pascal-5i",
+        "coco-20i",
+        "coco-20i-exclusive",
+        "fss-1000",
+        "lvis-92i",
+        "folder",
+        "labels",
+    )
 
 
 @pytest.mark.parametrize("fold", range(4))
@@ -105,6 +114,27 @@ def test_coco_joins_instances_and_reads_run_lengths(tmp_path):
     assert np.array_equal(masks["bicycle"], box_mask(CORNER))
     areas = {row["class_name"]: row["area"] for row in index if row["photo_id"] == "1001"}
     assert areas == {"person": 56 * 56, "bicycle": 26 * 10}
+
+
+def test_where_objects_overlap_a_pixel_can_be_of_the_smallest_ones_class_alone(tmp_path):
+    file = draw_coco(tmp_path) / "annotations" / "instances_val2014.json"
+    content = json.loads(file.read_text())
+    inner = [30, 20, 40, 20, 40, 30, 30, 30]  # in LARGE, which is drawn in two halves
+    content["annotations"].insert(0, {"image_id": 1001, "category_id": 5, "segmentation": [inner]})
+    content["annotations"].append({"image_id": 1001, "category_id": 7, "segmentation": [[0, 0, 96, 0, 96, 72, 0, 72]]})
+    file.write_text(json.dumps(content))
+    masks = {}
+    for name in ("coco-20i", "coco-20i-exclusive"):
+        rows = [row for row in load_index(name, tmp_path, "test") if row["photo_id"] == "1001"]
+        masks[name] = {row["class_name"]: np.array(row["mask"]) > 0 for row in rows}
+        assert [row["area"] for row in rows] == [mask.sum() for mask in masks[name].values()]
+    whole, apart = masks.values()
+    assert list(whole) == list(apart) == ["person", "bicycle", "car", "motorcycle"]
+    assert (sum(mask.astype(int) for mask in apart.values()) == 1).all()
+    assert np.array_equal(apart["car"], whole["car"])
+    assert np.array_equal(apart["person"], whole["person"] & ~whole["car"])
+    assert np.array_equal(apart["bicycle"], whole["bicycle"])
+    assert whole["motorcycle"].all()
 
 
 def test_annotations_of_2014_find_their_photos_in_the_folders_of_2017(tmp_path):

@@ -7,11 +7,13 @@ from pathlib import Path
 import launched_toy
 import paper_like
 import pytest
+import torch
 import yaml
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_multi_gpu_env
 from drawn_sets import draw_coco, draw_pascal
 from forked import run_two_processes
+from safetensors.torch import load_file
 
 CONFIGS = Path(__file__).parents[2] / "train" / "configs"
 LARGE = sorted(file.stem for file in CONFIGS.glob("*.yaml") if "tiny" not in file.stem and file.stem != "finetune")
@@ -56,7 +58,14 @@ def test_a_run_starts_saves_and_resumes_divided_between_processes(name, drawn, l
         settings["model"] = {"loss_side": 64}
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
     out = tmp_path / "run"
-    given = ["--config", tmp_path / "settings.yaml", "--data-root", drawn / settings["dataset"], "--out", out]
+    given = [
+        "--config",
+        tmp_path / "settings.yaml",
+        "--data-root",
+        drawn / settings["dataset"].removesuffix("-exclusive"),
+        "--out",
+        out,
+    ]
     statuses = run_two_processes(launched_toy.run_toy, drawn, given)
     assert [status for status, _ in statuses] == [0, 0], statuses[0][1]
     lines = [json.loads(line) for line in (out / "losses.jsonl").read_text().splitlines()]
@@ -69,3 +78,23 @@ def test_a_run_starts_saves_and_resumes_divided_between_processes(name, drawn, l
     statuses = run_two_processes(launched_toy.run_toy, drawn, [*given, "--resume"])
     assert [status for status, _ in statuses] == [0, 0], statuses[0][1]
     assert (out / "final" / "model.safetensors").is_file()
+
+
+def test_a_divided_run_that_was_ended_in_the_middle_goes_on_with_the_same_losses(drawn, launched, tmp_path):
+    settings = yaml.safe_load((CONFIGS / "base-pascal-5i.yaml").read_text()) | SMALLER | {"steps": 4}
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
+    given = ["--config", tmp_path / "settings.yaml", "--data-root", drawn / "pascal-5i", "--out"]
+    whole, ended = tmp_path / "whole", tmp_path / "ended"
+    for expected, arguments, steps in ((0, [whole], None), (9, [ended], 2), (0, [ended, "--resume"], None)):
+        statuses = run_two_processes(launched_toy.run_toy, drawn, [*given, *arguments], steps)
+        assert [status for status, _ in statuses] == [expected] * 2, statuses[0][1]
+    mine, others = (
+        [json.loads(line) for line in (run / "losses.jsonl").read_text().splitlines()] for run in (ended, whole)
+    )
+    assert [line["step"] for line in mine] == [line["step"] for line in others] == [1, 2, 3, 4]
+    for line, other in zip(mine, others):
+        del line["seconds"], other["seconds"]
+        assert line == pytest.approx(other, abs=1e-6)
+    for file in ("model.safetensors", "optimizer.safetensors"):
+        resumed, undisturbed = (load_file(run / "last" / file) for run in (ended, whole))
+        torch.testing.assert_close(resumed, undisturbed, rtol=0, atol=1e-5)

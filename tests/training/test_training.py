@@ -261,7 +261,8 @@ def test_the_configs_that_come_along_are_read(name):
     assert config.learns_shots == name.startswith("tiny-shots")
     if "-20i" in name or "-5i" in name:
         size = "base" if name.startswith("base-") else "paper"
-        assert (config.size, config.dataset) == (size, name.removeprefix("base-").removesuffix("-authors"))
+        data_set = "coco-20i-exclusive" if name == "coco-20i-authors" else name.removesuffix("-authors")
+        assert (config.size, config.dataset) == (size, data_set.removeprefix("base-"))
         assert ("loss_side" in config.model) == name.endswith("-authors")
         assert (config.steps, config.batch_size) == (10 * 500, 2 * 10)  # arXiv 2503.04006: 10 epochs of 500 steps
         assert config.always_whole
