@@ -153,7 +153,8 @@ def _training_step(model: DSVLFSModel, features: dict[str, Tensor]) -> int:
         # As `DSVLFSModel.forward` picks the samples with the visual prompt: a copy of each layer beside it.
         picked = {name: features[name][[0]] for name in model.config.correlation_layers}
         copies = [layer[[0]] for layer in layers]
-        loss = sum(output.float().sum() for output in _read_and_match(model, features | picked, copies, mask))
+        outputs = _read_and_match(model, features | picked, copies, mask)
+        loss = torch.stack([output.float().sum() for output in outputs]).sum()
         backward(loss)
     model.zero_grad()
     return memory.peak + sum(tensor.nbytes for tensor in features.values())
