@@ -24,7 +24,11 @@ from dsvlfs.labelling.record import Label, figures_of, line_of
 from dsvlfs.labelling.review import worst_first
 
 IGNORED = 255
+WORDS = ("corrected", "order")
+"""What a table has beside its photos."""
 RESAMPLES = 2000
+RANDOM = 100
+"""Random choices, where nothing is labelled again."""
 VOC_CLASSES = {10: "cow", 13: "horse", 17: "sheep"}
 CAMVID_CLASSES = {8: "car", 9: "pedestrian", 5: "tree"}
 
@@ -145,6 +149,10 @@ def samples_of(photos: Sequence[Photo], names: Sequence[str]) -> list[Sample]:
     ]
 
 
+def _share(photo: Photo) -> float:
+    return float(((photo.truth > 0) & (photo.truth != IGNORED)).mean())
+
+
 def as_label(photo: Photo, labels: PhotoLabels) -> Label:
     """What `dsvlfs review` knows of a label when it orders."""
     files = {"digest": "", "mask": "", "overlay": "", "mask_stamp": ""}
@@ -184,6 +192,7 @@ def loop(
     order: Order,
     rounds: Sequence[int],
     kept: Path | None = None,
+    largest: float = 1.0,
 ) -> dict[int, dict[str, Any]]:
     """The counts of each photo of the pool after each number of corrections; a corrected one is right. What the labels
     were before is written to a file."""
@@ -194,7 +203,8 @@ def loop(
     for number in (0, *rounds):
         if number:
             corrected += order(labels)[: number - len(corrected)]
-        labeller.fit(samples_of([*supports, *(known[name] for name in corrected)], names))
+        learned = [known[name] for name in corrected if _share(known[name]) <= largest]
+        labeller.fit(samples_of([*supports, *learned], names))
         labels, table = [], {}
         for photo in pool:
             if photo.name in corrected:
@@ -212,12 +222,14 @@ def loop(
         if not number and kept is not None:
             lines = [{**json.loads(line_of(label)), "counts": table[label.photo].tolist()} for label in labels]
             kept.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+        if not number:
+            measured[number]["order"] = order(labels)
     return measured
 
 
 def miou(table: dict[str, Any], names: Sequence[str] | None = None) -> float:
     """Of some photos, in percent."""
-    rows = np.stack([table[name] for name in (names or [n for n in table if n != "corrected"])])
+    rows = np.stack([table[name] for name in (names or [n for n in table if n not in WORDS])])
     return float(_miou(rows.sum(0)))
 
 
@@ -230,7 +242,7 @@ def _miou(total: np.ndarray) -> np.ndarray:
 
 def interval(first: dict[str, Any], others: Sequence[dict[str, Any]]) -> tuple[float, float, float]:
     """mIoU of the pool: the first less the mean of the others, and its 95 % interval over photos drawn again."""
-    names = [name for name in first if name != "corrected"]
+    names = [name for name in first if name not in WORDS]
     own = np.stack([first[name] for name in names])
     beside = [np.stack([other[name] for name in names]) for other in others]
     rng = np.random.default_rng(0)
@@ -243,6 +255,36 @@ def interval(first: dict[str, Any], others: Sequence[dict[str, Any]]) -> tuple[f
     return difference(np.arange(len(names))), float(low), float(high)
 
 
+def unlearned(before: dict[str, Any], pool: Sequence[Photo], order: Sequence[str], corrected: int) -> list[float]:
+    """mIoU of the pool where corrections are no supports, so that the rest stays as it was: of the first of an order,
+    of random choices, the difference, and its 95 % interval over photos drawn again.
+
+    Args:
+        before: the counts of each photo.
+        pool: the photos.
+        order: their names.
+        corrected: how many are.
+    """
+    classes = len(before[pool[0].name])
+    own = np.stack([before[photo.name] for photo in pool])
+    true = np.stack([counts(photo.truth, photo.truth, classes) for photo in pool])
+    rng = np.random.default_rng(0)
+    chosen = np.isin([photo.name for photo in pool], order[:corrected])
+    random = [rng.permutation(len(pool)) < corrected for _ in range(RANDOM)]
+    tables = [np.where(picked[:, None, None], true, own) for picked in (chosen, *random)]
+
+    def values(draw: np.ndarray) -> np.ndarray:
+        return np.array([_miou(table[draw].sum(0)) for table in tables])
+
+    measured = values(np.arange(len(pool)))
+    drawn = [values(rng.integers(0, len(pool), len(pool))) for _ in range(RESAMPLES // 4)]
+    low, high = np.percentile([row[0] - row[1:].mean() for row in drawn], (2.5, 97.5))
+    return [
+        round(float(value), 1)
+        for value in (measured[0], measured[1:].mean(), measured[0] - measured[1:].mean(), low, high)
+    ]
+
+
 def main() -> None:
     """Prints and writes the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -250,10 +292,13 @@ def main() -> None:
     parser.add_argument("--pack", required=True, help="voc, camvid, or a field's name")
     parser.add_argument("--pool", type=int, default=40, help="photos")
     parser.add_argument("--random", type=int, default=3, help="random orders")
-    parser.add_argument("--rounds", type=int, nargs="+", default=[5, 10, 20], help="corrections to measure after")
+    parser.add_argument("--rounds", type=int, nargs="*", default=[5, 10, 20], help="corrections to measure after")
     parser.add_argument("--orders", nargs="+", choices=ORDERS, default=list(ORDERS))
     parser.add_argument("--seed", type=int, default=0, help="of the pool")
     parser.add_argument("--model", default="dsvlfs-tiny")
+    parser.add_argument(
+        "--largest", type=float, default=1.0, help="share of its photo that a further support fills at most"
+    )
     parser.add_argument("--labels", type=Path, help="file for the labels before any correction, a JSON line each")
     parser.add_argument("--out", type=Path, help="file for the result (JSON)")
     arguments = parser.parse_args()
@@ -266,7 +311,9 @@ def main() -> None:
     started, runs, pool_names = time.perf_counter(), {}, [photo.name for photo in pool]
     for title, order in orders.items():
         print(title, flush=True)
-        runs[title] = loop(labeller, supports, pool, names, order, arguments.rounds, arguments.labels)
+        runs[title] = loop(
+            labeller, supports, pool, names, order, arguments.rounds, arguments.labels, arguments.largest
+        )
     rows: dict[str, Any] = {"pack": arguments.pack, "photos": len(pool), "classes": names, "seconds": None}
     for number in arguments.rounds:
         others = [run[number] for title, run in runs.items() if title not in ORDERS]
@@ -280,6 +327,11 @@ def main() -> None:
                 if others
             },
         }
+    rows["corrected but not learned from: this order, random orders, the difference and its interval"] = {
+        f"{title}, {number}": unlearned(runs[title][0], pool, runs[title][0]["order"], number)
+        for title in arguments.orders
+        for number in (5, 10)
+    }
     rows["before"] = round(miou(runs[arguments.orders[0]][0]), 1)
     rows["seconds"] = round(time.perf_counter() - started)
     print(json.dumps(rows, indent=2))
