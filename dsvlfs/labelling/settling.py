@@ -39,8 +39,8 @@ Asked = tuple[AnyPrediction, Cut]
 
 
 def settle(predictions: Sequence[Asked], class_map: np.ndarray) -> tuple[Figures, ...]:
-    """Gives each pixel to the class that is surest of its surroundings (`GRAIN`); a class that others leave next to
-    nothing (`REMNANT`) gets none.
+    """Gives each pixel to the class that is surest of its surroundings (`GRAIN`) and of being in the photo at all: the
+    calibrated probability times the presence. A class that others leave next to nothing (`REMNANT`) gets none.
 
     Args:
         predictions: of each class, and the threshold and least presence of its mask.
@@ -78,11 +78,17 @@ def _share_out(
         figures.append(figures_of(found, found.mask))
         if not claimed[-1]:
             continue
-        certain = _around(_certain(prediction, found))
+        certain = _around(_certain(prediction, found)) * _there(found)
         wins = found.mask & (certain > surest)
         class_map[wins] = place + 1
         surest[wins] = certain[wins]
     return claimed, figures
+
+
+def _there(found: Segmentation) -> float:
+    """How likely the class is to be in the photo; 1 where the model does not say."""
+    presence = getattr(found, "presence", None)  # a model that has no calibration need not have it
+    return 1.0 if presence is None else float(presence)
 
 
 def _around(certain: np.ndarray) -> np.ndarray:

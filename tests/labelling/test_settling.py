@@ -11,11 +11,10 @@ from dsvlfs.labelling.settling import Cut, settle
 CUT: Cut = {"threshold": 0.5, "min_presence": 0}
 
 
-def predicted(logits: np.ndarray) -> Prediction:
+def predicted(logits: np.ndarray, fits: tuple[float, ...] = ()) -> Prediction:
     height, width = logits.shape
-    return Prediction(
-        torch.from_numpy(logits.astype(np.float32))[None], (width, height), 0.5, calibration=Calibration()
-    )
+    maps = torch.from_numpy(logits.astype(np.float32))[None]
+    return Prediction(maps, (width, height), 0.5, calibration=Calibration(), fits=fits)
 
 
 def settled(*maps: np.ndarray) -> tuple[np.ndarray, list[float]]:
@@ -33,6 +32,16 @@ def test_classes_that_are_equally_sure_make_no_chequers():
     assert (class_map[:, :90] == 1).all()
     assert (class_map[:, 102:] == 2).all()
     assert areas == [pytest.approx(50, abs=3), pytest.approx(50, abs=3), 0]
+
+
+def test_a_pixel_goes_to_the_class_that_is_in_the_photo():
+    same = np.full((64, 64), 2.0)
+    asked = [(predicted(same + 0.1, fits=(-0.5,)), CUT), (predicted(same, fits=(0.9,)), CUT)]
+    there = [prediction.segmentation(**cut).presence for prediction, cut in asked]
+    assert there[0] < there[1]
+    class_map = np.zeros((64, 64), np.uint8)
+    settle(asked, class_map)
+    assert (class_map == 2).all()
 
 
 def test_a_pixel_goes_to_none_that_does_not_claim_it():
