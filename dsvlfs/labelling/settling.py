@@ -17,6 +17,9 @@ MOST_OBJECTS = 2**16 - 1  # of a map's 16 bits
 
 GRAIN = 64
 """Cells of the longer side: what is finer does not decide whose a pixel is."""
+THERE = 0.5
+"""Power of a class's presence in what its claim weighs: classes that look alike need it, classes of one photo do not
+(`docs/experiments.md`)."""
 REMNANT = 0.05
 """Share of what a class claims, under which what others leave of it is none of it."""
 
@@ -40,7 +43,8 @@ Asked = tuple[AnyPrediction, Cut]
 
 def settle(predictions: Sequence[Asked], class_map: np.ndarray) -> tuple[Figures, ...]:
     """Gives each pixel to the class that is surest of its surroundings (`GRAIN`) and of being in the photo at all: the
-    calibrated probability times the presence. A class that others leave next to nothing (`REMNANT`) gets none.
+    calibrated probability times a power of the presence (`THERE`). A class that others leave next to nothing
+    (`REMNANT`) gets none.
 
     Args:
         predictions: of each class, and the threshold and least presence of its mask.
@@ -86,9 +90,9 @@ def _share_out(
 
 
 def _there(found: Segmentation) -> float:
-    """How likely the class is to be in the photo; 1 where the model does not say."""
+    """What the class's being in the photo counts; 1 where the model does not say."""
     presence = getattr(found, "presence", None)  # a model that has no calibration need not have it
-    return 1.0 if presence is None else float(presence)
+    return 1.0 if presence is None else float(presence) ** THERE
 
 
 def _around(certain: np.ndarray) -> np.ndarray:
