@@ -112,6 +112,21 @@ def add_model_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_address_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where a page is served."""
+    parser.add_argument(
+        "--host", metavar="ADDRESS", help="to be reached at; 0.0.0.0 from other machines too (default: 127.0.0.1)"
+    )
+    parser.add_argument("--port", type=_port, metavar="N", help="(default: 7860, or the next that is free)")
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 65535:
+        raise argparse.ArgumentTypeError(f"{text} is not between 1 and 65535")
+    return value
+
+
 def supports_of(arguments: argparse.Namespace) -> list[SupportPhoto]:
     """The examples that the arguments give, checked as far as that goes without a model.
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from ..errors import InputError
 from . import running
+from .arguments import add_address_arguments
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -17,10 +17,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "environment variables hold too.",
     )
     parser.set_defaults(run=run)
-    parser.add_argument(
-        "--host", metavar="ADDRESS", help="to be reached at; 0.0.0.0 from other machines too (default: 127.0.0.1)"
-    )
-    parser.add_argument("--port", type=port_number, metavar="N", help="(default: 7860, or the next that is free)")
+    add_address_arguments(parser)
     parser.add_argument(
         "--share", action="store_true", help="also give it an address on the internet, through Gradio's servers"
     )
@@ -32,18 +29,6 @@ def run(arguments: argparse.Namespace) -> int:
     from ..page.layout import serve
 
     # None leaves a choice to Gradio's environment variables.
-    try:
+    with running.at_a_free_port():
         serve(server_name=arguments.host, server_port=arguments.port, share=arguments.share or None)
-    except OSError as error:
-        if "empty port" not in str(error):
-            raise
-        raise InputError("Another program listens at that port; give another --port.") from error
     return 0
-
-
-def port_number(text: str) -> int:
-    """A port, of an argument."""
-    value = int(text)
-    if not 1 <= value <= 65535:
-        raise argparse.ArgumentTypeError(f"{text} is not between 1 and 65535")
-    return value

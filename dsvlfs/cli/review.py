@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..files import read_json
 from . import running
-from .demo import port_number
+from .arguments import add_address_arguments
 from .label import asked
 
 PROGRAM = (sys.executable, "-m", "dsvlfs")
@@ -28,10 +28,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     parser.set_defaults(run=run)
     parser.add_argument("out", type=Path, metavar="OUT", help="folder that `dsvlfs label` wrote to")
-    parser.add_argument(
-        "--host", metavar="ADDRESS", help="to be reached at; 0.0.0.0 from other machines too (default: 127.0.0.1)"
-    )
-    parser.add_argument("--port", type=port_number, metavar="N", help="(default: 7860, or the next that is free)")
+    add_address_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -48,13 +45,9 @@ def run(arguments: argparse.Namespace) -> int:
     from ..page.review.layout import serve
     from ..page.review.relabelling import Relabelling
 
-    again = Relabelling([*PROGRAM, *_with_out(words, out)], out)
-    try:
+    again = Relabelling([*PROGRAM, *words, "--out", str(out)], out)  # of two --out, the last counts
+    with running.at_a_free_port():
         serve(out, photos, place, request, again, server_name=arguments.host, server_port=arguments.port)
-    except OSError as error:
-        if "empty port" not in str(error):
-            raise
-        raise InputError("Another program listens at that port; give another --port.") from error
     return 0
 
 
@@ -78,8 +71,3 @@ def _command_of(out: Path) -> tuple[list[str], Path]:
     if not folder.is_dir():
         raise InputError(f"The labels were made from the folder {folder}, which is gone; run dsvlfs label ... again.")
     return words, folder
-
-
-def _with_out(words: list[str], out: Path) -> list[str]:
-    """A command with another --out: of two, the last counts."""
-    return [*words, "--out", str(out)]

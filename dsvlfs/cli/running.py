@@ -7,7 +7,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,6 +86,17 @@ def make_folder(folder: Path) -> None:
         raise InputError(f"The path {folder} holds a character that no path can; give another --out.") from None
     except OSError as error:
         raise InputError(f"The folder {folder} cannot be made ({error.strerror}); give another --out.") from error
+
+
+@contextmanager
+def at_a_free_port() -> Iterator[None]:
+    """For serving a page. Raises InputError where another program listens at the port asked for."""
+    try:
+        yield
+    except OSError as error:
+        if "empty port" not in str(error):
+            raise
+        raise InputError("Another program listens at that port; give another --port.") from error
 
 
 def complain(error: Exception | str) -> None:

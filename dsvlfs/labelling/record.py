@@ -91,9 +91,9 @@ def line_of(label: Label) -> str:
 def figures_of(labels: PhotoLabels) -> dict[str, Any]:
     """The fields of a `Label` that say how far it can be believed, rounded."""
     return {
-        **asdict(_rounded(labels.overall)),
-        "classes": {name: _rounded(entry) for name, entry in zip(labels.class_names, labels.figures)},
-        "found": None if labels.objects is None else [_rounded(entry) for entry in labels.objects],
+        **asdict(rounded(labels.overall)),
+        "classes": {name: rounded(entry) for name, entry in zip(labels.class_names, labels.figures)},
+        "found": None if labels.objects is None else [rounded(entry) for entry in labels.objects],
     }
 
 
@@ -348,7 +348,8 @@ def parsed(line: bytes) -> Label | None:
         return None
 
 
-def _rounded(entry: Any) -> Any:
+def rounded(entry: Any) -> Any:
+    """Figures as they stand in a line: four digits."""
     return type(entry)(
         **{name: round(value, 4) if isinstance(value, float) else value for name, value in vars(entry).items()}
     )

@@ -73,10 +73,7 @@ def _numbered(
         if place is None:
             continue
         inside = kept[place] == old
-        if old <= len(objects) and np.count_nonzero(before == old) == np.count_nonzero(inside & (before[place] == old)):
-            unchanged = np.count_nonzero(inside) == objects[old - 1].area
-        else:
-            unchanged = False
+        unchanged = old <= len(objects) and np.array_equal(kept == old, before == old)
         rows, columns = place
         result.append(
             objects[old - 1]

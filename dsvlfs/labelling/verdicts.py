@@ -18,9 +18,9 @@ from ..errors import InputError
 from ..files import write_bytes, write_image, write_text
 from .colours import class_map_image
 from .label_files import MOST_OBJECTS, read_map
-from .labels import Figures, overall
+from .labels import overall
 from .photo_files import file_stamp
-from .record import WORK, Label, Record, Verdict, line_of, parsed
+from .record import WORK, Label, Record, Verdict, line_of, parsed, rounded
 from .redrawing import redrawn_figures, redrawn_objects
 from .review import draw_overlay
 
@@ -116,8 +116,8 @@ class Verdicts:
             figures = redrawn_figures([label.classes[name] for name in self.class_names], before, class_map)
             return replace(
                 label,
-                **asdict(_rounded(overall(figures))),
-                classes={name: _rounded(entry) for name, entry in zip(self.class_names, figures)},
+                **asdict(rounded(overall(figures))),
+                classes={name: rounded(entry) for name, entry in zip(self.class_names, figures)},
                 found=None if found is None else list(found),
                 mask_stamp=file_stamp(folder / label.mask) or "",
                 objects_stamp=stamp,
@@ -147,9 +147,9 @@ class Verdicts:
             for file, source in self._kept_files(label, place):
                 write_bytes(file, source.read_bytes())
             (self.record.folder / label.overlay).unlink(missing_ok=True)  # the next run draws it again
-            stamps = {name: file_stamp(self.record.folder / getattr(kept, name)) for name in ("mask",)}
+            mask = file_stamp(self.record.folder / kept.mask) or ""
             objects = None if kept.objects is None else file_stamp(self.record.folder / kept.objects)
-            return replace(kept, mask_stamp=stamps["mask"] or "", objects_stamp=objects)
+            return replace(kept, mask_stamp=mask, objects_stamp=objects)
 
         return self.record.change(label, make)
 
@@ -163,7 +163,3 @@ class Verdicts:
         if label.objects is not None:
             files.append((self.record.folder / label.objects, place / "objects.png"))
         return files
-
-
-def _rounded(figures: Figures) -> Figures:
-    return replace(figures, area_percent=round(figures.area_percent, 4), score=round(figures.score, 4))

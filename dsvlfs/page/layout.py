@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from typing import Any
 
@@ -16,7 +15,6 @@ try:
 except ImportError as error:
     raise InputError("The page needs Gradio; install it with: pip install 'dsvlfs[demo]'") from error
 
-from ..inference.pictures import TINT
 from . import asking, class_events, events, programs
 from .answers import Page
 from .editor import MarksEditor
@@ -24,7 +22,8 @@ from .events import BRUSH, TOOLS
 from .examples import EXAMPLES, FOLDER, Example
 from .serving import end_well, launch_page
 from .store import page_store
-from .supports import BRUSH_OPACITY, editor_value
+from .style import keep_to_itself, painting
+from .supports import editor_value
 from .visits import quick_turn
 
 PROMPTS = {"Both": "both", "Name": "semantic", "Support": "visual"}
@@ -49,8 +48,7 @@ CSS = """
 
 def build_page() -> gr.Blocks:
     """Lays out the page; nothing asks for the model until it is opened."""
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # gradio would tell its makers of each start
-    os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000")  # and sum all requests up after each
+    keep_to_itself()
     store = page_store()  # before the first component, which asks where files go
     (start,) = events.first_drafts()
     with Page(store=store, quick=quick_turn, title="DSV-LFS: few-shot segmentation") as page:
@@ -83,16 +81,10 @@ def build_page() -> gr.Blocks:
                 which = gr.Radio([("1", 0)], value=0, label="Support photo", visible=False, elem_id="which")
                 editor = MarksEditor(
                     editor_value(start),
-                    type="pil",
-                    format="png",  # a lossy format would blur the mask
                     label="1. Support",
-                    sources=(),
-                    transforms=(),
-                    layers=False,
                     canvas_size=start.photo.size,  # of another size, the first layer would be off-centre
-                    brush=gr.Brush(colors=[("#{:02x}{:02x}{:02x}".format(*TINT), BRUSH_OPACITY)], color_mode="fixed"),
                     height=340,
-                    elem_id="support",
+                    **painting(),
                 )
                 clickable = gr.Image(
                     label="1. Support",

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
 import gradio as gr
+
+from ..inference.pictures import TINT
+from .supports import BRUSH_OPACITY
 
 # Gradio leaves these without a name: they get that of their block.
 NAME_PARTS = """
@@ -36,3 +42,22 @@ THEME = gr.themes.Default(primary_hue="blue").set(
     button_primary_background_fill="*primary_700",
     button_primary_background_fill_hover="*primary_800",
 )
+
+
+def keep_to_itself() -> None:
+    """Has Gradio tell nobody of starts and requests; before the first component."""
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # gradio would tell its makers of each start
+    os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000")  # and sum all requests up after each
+
+
+def painting() -> dict[str, Any]:
+    """Options of an editor in which a mask is painted over a photo."""
+    return {
+        "type": "pil",
+        "format": "png",  # a lossy format would blur the mask
+        "sources": (),
+        "transforms": (),
+        "layers": False,
+        "brush": gr.Brush(colors=[("#{:02x}{:02x}{:02x}".format(*TINT), BRUSH_OPACITY)], color_mode="fixed"),
+        "elem_id": "support",
+    }

@@ -34,7 +34,6 @@ THUMBNAIL = 200
 """Pixels of a thumbnail's longer side."""
 KEPT_THUMBNAILS = 120
 KEPT_PHOTOS = 4
-FRESH = "to look at"
 FILTERS: dict[str, Verdict | None] = {
     "To look at": None, "Accepted": "accepted", "Drawn": "drawn", "Rejected": "rejected"
 }  # fmt: skip

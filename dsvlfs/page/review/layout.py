@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ try:
 except ImportError as error:
     raise InputError("The page needs Gradio; install it with: pip install 'dsvlfs[demo]'") from error
 
-from ...inference.pictures import TINT
 from ...labelling.photos_source import Photos
 from ...labelling.record import Record
 from ...labelling.request import Request
@@ -23,8 +21,7 @@ from ..answers import Page
 from ..editor import MarksEditor
 from ..serving import end_well, launch_page
 from ..store import page_store
-from ..style import NAME_PARTS
-from ..supports import BRUSH_OPACITY
+from ..style import NAME_PARTS, keep_to_itself, painting
 from ..visits import quick_turn
 from .desk import FILTERS, Desk
 from .events import LOOK, TOOLS, Events, Sitting
@@ -86,8 +83,7 @@ def build_page(desk: Desk, again: Relabelling) -> gr.Blocks:
         desk: what is reviewed.
         again: labels the rest.
     """
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000")
+    keep_to_itself()
     events, store = Events(desk, again), page_store()
     small = {"size": "sm", "min_width": 0}
     with Page(store=store, quick=quick_turn, title="dsvlfs review") as page:
@@ -96,17 +92,11 @@ def build_page(desk: Desk, again: Relabelling) -> gr.Blocks:
             with gr.Column(scale=3, min_width=420):
                 caption = gr.Textbox(label="Label", interactive=False, elem_id="caption")
                 editor = MarksEditor(
-                    type="pil",
-                    format="png",  # a lossy format would blur the mask
                     label="Mask",
-                    sources=(),
-                    transforms=(),
-                    layers=False,
                     canvas_size=desk.canvas,
-                    brush=gr.Brush(colors=[("#{:02x}{:02x}{:02x}".format(*TINT), BRUSH_OPACITY)], color_mode="fixed"),
                     visible=False,
                     height=560,
-                    elem_id="support",
+                    **painting(),
                 )
                 clickable = gr.Image(
                     label="Mask",

@@ -25,16 +25,15 @@ class Relabelling:
         self._said = out / WORK / "again.log"
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> bool:
-        """Starts it; False where it runs already."""
+    def start(self) -> None:
+        """Starts it, unless it runs already."""
         if self.is_running:
-            return False
+            return
         self._said.parent.mkdir(parents=True, exist_ok=True)
         with self._said.open("wb") as said:
             self._process = subprocess.Popen(
                 self._command, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT
             )
-        return True
 
     @property
     def is_running(self) -> bool:
