@@ -33,6 +33,10 @@ class DSVLFSConfig(PreTrainedConfig):
         image_mean, image_std: its normalisation, of values in [0, 1].
         pad_to_square: pad the shorter side (SAM) rather than stretch it.
         image_resample: "bilinear" (SAM, whose longer side becomes `image_size`) or "bicubic".
+        image_lora_rank, image_lora_alpha: LoRA on the linear layers of a DINOv2's blocks, which lets training change
+            what the image encoder sees (`dsvlfs.parts.image_adapter`); a rank of 0 leaves it as it is, as the paper
+            does.
+        image_lora_layers: which of each block's: "query", "key", "value", "output", "fc1", "fc2".
         vlm_base: name of a whole pretrained LLaVA; or None, to join `vision_base` and `language_base` to one.
         vision_base, language_base: names of the LLaVA's vision tower and language model where `vlm_base` is None.
         vlm_config: the LLaVA's architecture, without the tokens that this model adds.
@@ -107,6 +111,9 @@ class DSVLFSConfig(PreTrainedConfig):
         image_std: list[float] = _IMAGENET_STD,
         pad_to_square: bool = True,
         image_resample: str = "bilinear",
+        image_lora_rank: int = 0,
+        image_lora_alpha: float = 16,
+        image_lora_layers: list[str] = ["query", "value"],  # noqa: B006
         vlm_base: str | None = "llava-hf/llava-1.5-7b-hf",
         vision_base: str | None = None,
         language_base: str | None = None,
@@ -161,6 +168,9 @@ class DSVLFSConfig(PreTrainedConfig):
         self.image_mean, self.image_std = list(image_mean), list(image_std)
         self.pad_to_square = pad_to_square
         self.image_resample = image_resample
+        self.image_lora_rank = image_lora_rank
+        self.image_lora_alpha = image_lora_alpha
+        self.image_lora_layers = list(image_lora_layers)
         self.vlm_base = vlm_base
         self.vision_base = vision_base
         self.language_base = language_base

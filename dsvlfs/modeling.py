@@ -35,6 +35,8 @@ from .parts.request_fit import FitSupports, RequestFit
 from .parts.semantic_encoder import Question, SemanticEncoder
 from .processing import DSVLFSProcessor
 
+_IMAGE_ADAPTER = "image_encoder.adapter."
+
 
 class DSVLFSModel(InferenceMixin, PreTrainedModel):
     """Few-shot segmentation by a semantic and a visual prompt (DSV-LFS, arXiv 2503.04006).
@@ -93,7 +95,11 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
         )
         backbone = load_image_base(config, self.mask_decoder, image_options) if load_bases else None
         self.image_encoder = ImageEncoder(
-            backbone=backbone or AutoModel.from_config(config.image_encoder_config()), blocks=blocks
+            backbone=backbone or AutoModel.from_config(config.image_encoder_config()),
+            blocks=blocks,
+            lora_rank=config.image_lora_rank,
+            lora_alpha=config.image_lora_alpha,
+            lora_layers=config.image_lora_layers,
         )
         llava, semantic_token_id = load_llava(config, tokenizer, vlm_options)
         self.semantic_encoder = SemanticEncoder(
@@ -245,7 +251,7 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
     # Saving and loading ------------------------------------------------------------------------------------------
 
     def trained_state_dict(self) -> dict[str, Tensor]:
-        """The tensors that a checkpoint carries: all but the frozen bases'."""
+        """The tensors that a checkpoint carries: all but the bases'."""
         frozen = {
             name
             for part, prefix in (
@@ -253,6 +259,7 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
                 (self.semantic_encoder.vlm, LANGUAGE_MODEL),
             )
             for name in (prefix + n for n in part.state_dict())
+            if not name.startswith(_IMAGE_ADAPTER)
         }
         return {
             name: tensor for name, tensor in self.state_dict().items() if name in self._adapters or name not in frozen
@@ -367,6 +374,7 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
             with blaming_config(opened, lambda: cls(opened.config, load_bases=False)):
                 model = cls(opened.config, image_options=opened.image_options, vlm_options=opened.vlm_options)
             model._adopt(opened.tensors, opened.file)
+            model.image_encoder.merge()
         model.card = opened.card
         return model.eval()
 

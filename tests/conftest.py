@@ -91,9 +91,10 @@ def micro_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]")
 
 
-def build_micro_model() -> DSVLFSModel:
+def build_micro_model(**settings: object) -> DSVLFSModel:
     torch.manual_seed(0)
     config = micro_config()
+    config.update(settings)
     model = DSVLFSModel(config, load_bases=False)
     model.processor = DSVLFSProcessor(config, micro_tokenizer())
     return model.eval()

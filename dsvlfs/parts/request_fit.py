@@ -134,7 +134,6 @@ class RequestFit(nn.Module):
         """
         return self.prompt(self.score(query, support, mask, size, shots))
 
-    @torch.no_grad()
     def score(
         self,
         query: Sequence[Tensor],

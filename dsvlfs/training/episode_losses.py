@@ -11,6 +11,8 @@ from ..errors import InputError
 from ..hub.checkpoint_files import read_config
 from ..modeling import DSVLFSModel
 from ..parts.semantic_encoder import Question
+from .feature_cache import PIXELS
+from .live_images import with_image_layers
 from .names_extension import NamesFit
 from .photo_episodes import PhotoBatch
 from .sampling import TrainingBatch
@@ -52,6 +54,10 @@ def build_model(config: TrainingConfig, accelerator: Accelerator, start: Path | 
         model.add_shot_attention()
     elif model.shot_attention is not None:
         model.shot_attention.requires_grad_(config.learns_shots)
+    if not config.learns_image:
+        model.image_encoder.merge()
+    elif model.image_encoder.adapter is None:
+        raise InputError("learns_image trains LoRA on the image encoder; give the model an image_lora_rank above 0.")
     set_precision(model, accelerator.mixed_precision)
     if config.gradient_checkpointing:
         language_model = model.semantic_encoder.llava.model.language_model
@@ -97,6 +103,8 @@ class EpisodeLosses(nn.Module):
         model = self.model
         if isinstance(batch, PhotoBatch):
             batch = self._encode(batch)
+        elif PIXELS in batch.features:
+            batch = with_image_layers(model, batch)
         question = prompt = None
         if batch.names and text_only:
             prompt = self.alignment.held_out_prompts(batch.names).to(batch.target.device)

@@ -1,4 +1,5 @@
-"""Frozen features on disk: the bases run once a view, the trained parts learn from what they gave.
+"""Frozen features on disk: the bases run once a view, the trained parts learn from what they gave. Where the image
+encoder learns too, its pixels are kept in place of its features.
 
 A cache folder holds `queries/KIND-N.safetensors` (features in half precision and object masks of the N-th scene of a
 kind), `supports/POOL-N.safetensors`, beside each a `.json` with names, and `settings.json`. A view is written whole or
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from pydantic import ConfigDict, with_config
 from safetensors import safe_open
 from torch import Tensor
@@ -23,6 +25,7 @@ from ..data.targets import on_decoder_grid, target_side
 from ..errors import InputError
 from ..files import read_json, write_text
 from ..hub.checkpoint_files import write_tensors
+from ..inference.encoded import View
 from ..modeling import DSVLFSModel
 from ..processes import failing_together, join_processes
 from .scenes import Scene, SceneComposer
@@ -33,6 +36,9 @@ _OF_THE_FEATURES = (
     *("vlm_base", "vision_base", "vlm_config", "vlm_image_size", "vlm_mean", "vlm_std"),
     *("correlation_layers", "support_size", "support_context", "support_grid"),
 )
+
+PIXELS = "image.pixels"
+"""Name of what the image encoder sees, where that is kept in place of its features."""
 
 
 @with_config(ConfigDict(extra="allow"))
@@ -64,6 +70,7 @@ class FeatureCache:
         scenes: dict[str, int],
         class_supports: int,
         seed: int,
+        pixels: bool = False,
     ) -> None:
         """Computes what is missing, divided between Accelerate's processes.
 
@@ -73,19 +80,23 @@ class FeatureCache:
             scenes: number of scenes of each kind.
             class_supports: supports of a class, at most, from the composer's photos of several objects.
             seed: of scenes and support views.
+            pixels: keep the image encoder's pixels, and no features of it.
 
         Raises:
             InputError: the folder holds features that were computed with other settings.
         """
         state = join_processes()
+        settings = {"scenes": scenes, "class_supports": class_supports, "seed": seed, "model": model.config.to_dict()}
+        if pixels:
+            settings["pixels"] = True
+        elif model.config.image_lora_rank:  # the features depend on what was trained
+            settings["encoder"] = model.encoder_digest()
         with failing_together():
             if state.is_main_process:
-                self._claim(
-                    {"scenes": scenes, "class_supports": class_supports, "seed": seed, "model": model.config.to_dict()}
-                )
+                self._claim(settings)
         jobs = [
-            *self._support_jobs(model, composer, class_supports, seed),
-            *self._query_jobs(model, composer, scenes, seed),
+            *self._support_jobs(model, composer, class_supports, seed, pixels),
+            *self._query_jobs(model, composer, scenes, seed, pixels),
         ]
         # Every kind early: a build that is still going on can already be trained from.
         np.random.default_rng(seed).shuffle(jobs)
@@ -111,21 +122,22 @@ class FeatureCache:
             write_text(file, json.dumps(settings, indent=2, sort_keys=True) + "\n")
             return
         own: dict[str, Any] = {**read_json(file, _Settings)}
-        same = all(_same(own.get(name), value) for name, value in settings.items() if name != "model")
+        names = settings.keys() - {"model"} | {"pixels", "encoder"}
+        same = all(_same(own.get(name), settings.get(name)) for name in names)
         if not same or not _has_features(own["model"], settings["model"]):
             raise InputError(f"The feature cache {self.folder} was built with other settings; give another folder.")
 
     def _query_jobs(
-        self, model: DSVLFSModel, composer: SceneComposer, scenes: dict[str, int], seed: int
+        self, model: DSVLFSModel, composer: SceneComposer, scenes: dict[str, int], seed: int, pixels: bool
     ) -> Iterator[tuple[Path, Callable]]:
         for kind, count in scenes.items():
             for number in range(count):
                 stem = self.folder / "queries" / f"{kind}-{number:05d}"
                 entropy = (seed, SceneComposer.kinds.index(kind), number)
-                yield stem, lambda kind=kind, entropy=entropy: _query(model, composer.compose(kind, entropy))
+                yield stem, lambda kind=kind, entropy=entropy: _query(model, composer.compose(kind, entropy), pixels)
 
     def _support_jobs(
-        self, model: DSVLFSModel, composer: SceneComposer, class_supports: int, seed: int
+        self, model: DSVLFSModel, composer: SceneComposer, class_supports: int, seed: int, pixels: bool
     ) -> Iterator[tuple[Path, Callable]]:
         pools = {
             "single": (composer.singles, range(len(composer.singles))),
@@ -136,7 +148,7 @@ class FeatureCache:
             for index in indices:
                 stem = self.folder / "supports" / f"{pool}-{index:05d}"
                 rng = np.random.default_rng((seed, index))
-                yield stem, lambda rows=rows, i=index, r=rng: _support(model, composer, rows[i], r)
+                yield stem, lambda rows=rows, i=index, r=rng: _support(model, composer, rows[i], r, pixels)
 
     def names(self, part: str) -> dict[str, dict]:
         """Names of the finished views of `part` ("queries" or "supports"), by stem; each object of a query has its
@@ -181,12 +193,25 @@ def _has_features(own: dict, wanted: dict) -> bool:
     return read <= layers and all(_same(own.get(name), wanted.get(name)) for name in _OF_THE_FEATURES)
 
 
-def _query(model: DSVLFSModel, scene: Scene) -> tuple[dict[str, Tensor], dict]:
+def pooled(model: DSVLFSModel, layer: Tensor) -> Tensor:
+    """A support's layer (batch, channels, height, width) on the support grid."""
+    return F.adaptive_avg_pool2d(layer, model.config.support_grid or layer.shape[-1])
+
+
+@torch.no_grad()
+def _beside_image(model: DSVLFSModel, view: View) -> dict[str, Tensor]:
+    """A view's pixels, and what the vision tower makes of it."""
+    tower = model.semantic_encoder.vision_tower
+    vlm_pixels = view.vlm_pixels.to(tower.device, tower.dtype)
+    return {PIXELS: view.image_pixels} | model.semantic_encoder.encode_photo(vlm_pixels)
+
+
+def _query(model: DSVLFSModel, scene: Scene, pixels: bool) -> tuple[dict[str, Tensor], dict]:
     view = model.processor.query_view(scene.image)
-    features = model.frozen_features(view)
+    features = _beside_image(model, view) if pixels else model.frozen_features(view)
     config = model.config
     wanted = config.frozen_layers if config.embedding_layers else [*config.frozen_layers, "image.embedding"]
-    tensors = {name: features[name][0].half().cpu() for name in [*wanted, "tokens"]}
+    tensors = {name: features[name][0].half().cpu() for name in [*wanted, "tokens", PIXELS] if name in features}
     side = target_side(config)
     kept = [item for item in scene.objects if item.mask.mean() >= 0.002]
     masks = [on_decoder_grid(item.mask, view, side) for item in kept]
@@ -198,7 +223,7 @@ def _query(model: DSVLFSModel, scene: Scene) -> tuple[dict[str, Tensor], dict]:
 
 
 def _support(
-    model: DSVLFSModel, composer: SceneComposer, row: dict, rng: np.random.Generator
+    model: DSVLFSModel, composer: SceneComposer, row: dict, rng: np.random.Generator, pixels: bool
 ) -> tuple[dict[str, Tensor], dict]:
     image, mask = row["image"], np.array(row["mask"]) > 0
     if image.mode == "RGBA":
@@ -209,8 +234,12 @@ def _support(
         image = ground
     image = image.convert("RGB")
     view, square = model.processor.support_view(image, mask)
-    layers, grid_mask = model.support_features(model.frozen_features(view), square)
-    tensors = {f"layer.{i}": layer[0].half().cpu() for i, layer in enumerate(layers)}
+    features = _beside_image(model, view) if pixels else model.frozen_features(view)
+    layers = enumerate(model.config.correlation_layers)
+    tensors = {f"layer.{i}": pooled(model, features[n])[0].half().cpu() for i, n in layers if n in features}
+    if pixels:
+        tensors[PIXELS] = features[PIXELS][0].half()
+    grid_mask = pooled(model, square[:, None])[0]
     tensors["mask"] = (grid_mask[0] * 255).round().to("cpu", torch.uint8)
     names = {"photo_id": row["photo_id"], "names": row["class_names"], "definition": row["definition"]}
     return tensors, names | {"area": float(mask.mean())}

@@ -63,6 +63,7 @@ def build_cache(config: TrainingConfig, model: DSVLFSModel, root: Path, folder: 
         scenes=config.scenes,
         class_supports=config.class_supports,
         seed=config.seed,
+        pixels=config.learns_image,
     )
     return cache
 

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from ..errors import InputError
 from ..parts.request_fit import FitSupports
 from .class_texts import describe_classes, made_up_names
-from .feature_cache import FeatureCache
+from .feature_cache import PIXELS, FeatureCache
 
 # A class of more supports than these is too wide to be one thing ('artifact').
 _WIDEST_CLASS = 40
@@ -27,7 +27,7 @@ class TrainingEpisode:
     Args:
         features: of the query, a tensor a layer.
         target: (side, side) in [0, 1].
-        support_layers: a tensor a correlation layer; zeros where `use_visual` is false.
+        support_layers: as `EpisodeDataset.load_support` gives them; zeros where `use_visual` is false.
         support_mask: (grid, grid) in [0, 1].
         class_name, description: of the question.
         use_semantic, use_visual: which prompts the decoder is given.
@@ -131,7 +131,7 @@ class EpisodeDataset(Dataset):
     ) -> None:
         self.cache = cache
         self.fit_shots = fit_shots
-        self._read = None if layers is None else {*layers, "tokens", "masks", "ignore"}
+        self._read = None if layers is None else {*layers, PIXELS, "tokens", "masks", "ignore"}
         self.length = length
         self.seed = seed
         self.visual_only, self.semantic_only = visual_only, semantic_only
@@ -246,9 +246,12 @@ class EpisodeDataset(Dataset):
         )
 
     def load_support(self, stem: str) -> tuple[list[Tensor], Tensor]:
-        """Correlation layers (channels, grid, grid) and mask (grid, grid) in [0, 1] of a support."""
+        """Correlation layers (channels, grid, grid) and mask (grid, grid) in [0, 1] of a support; where the image
+        encoder learns, its pixels (3, size, size) come last, in place of its layers."""
         tensors = self._support_tensors[stem]
-        return [tensors[f"layer.{i}"].float() for i in range(len(tensors) - 1)], tensors["mask"].float() / 255
+        names = sorted(name for name in tensors if name.startswith("layer."))
+        kept = [*names, PIXELS] if PIXELS in tensors else names
+        return [tensors[name].float() for name in kept], tensors["mask"].float() / 255
 
     def _not_shown(self, rng: np.random.Generator, objects: list[dict]) -> dict:
         """An object of a support, with those of its names that the query does not show; it may have none."""

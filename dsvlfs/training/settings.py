@@ -66,6 +66,8 @@ class TrainingConfig:
             to these alone.
         learns_photo: train what the photo adds to the semantic prompt alone (`PhotoPrompt`), on top of a checkpoint
             whose projector then learns to see in closed form (`dsvlfs.training.seeing`).
+        learns_image: train LoRA on the image encoder as well (the model's `image_lora_rank`): the cache then keeps what
+            that sees in place of its features, which each step makes anew; for a GPU, with "packs" alone.
         model: settings of the model (`DSVLFSConfig`) in place of the size's.
         max_shots: supports of an episode at most. Above 1, only the attention over the shots learns, and the rest is a
             checkpoint's: with "packs" alone, every step reading names alone, and no validation.
@@ -116,6 +118,7 @@ class TrainingConfig:
     start_from: str | None = None
     extend_names: bool = False
     learns_photo: bool = False
+    learns_image: bool = False
     model: dict[str, Any] = field(default_factory=dict)
     max_shots: int = 1
     bad_shots: float = 0.0
@@ -186,13 +189,17 @@ class TrainingConfig:
                 "With max_shots above 1, text_only_steps must be as many as steps, and semantic_only and "
                 "validation_every 0."
             )
+        if self.learns_image and (self.learns_shots or self.learns_photo or self.dataset != PACKS):
+            raise InputError(
+                "learns_image is for the packs, with max_shots 1 and without learns_photo; set it to false."
+            )
         for name in ("packs", "left_out_packs", "left_out_classes"):
             value = getattr(self, name)
             if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
                 raise InputError(f"The setting {name} is {value!r}; give a list of names.")
         if unknown := set(self.packs) - set(PACK_NAMES):
             raise InputError(f"packs names {unknown.pop()!r}; the packs are {', '.join(PACK_NAMES)}.")
-        for name in ("classifier_names", "extend_names", "in_passes", "learns_photo"):
+        for name in ("classifier_names", "extend_names", "in_passes", "learns_photo", "learns_image"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"The setting {name} is {getattr(self, name)!r}; give true or false.")
         if not isinstance(self.start_from, str | None):
