@@ -82,6 +82,8 @@ class DSVLFSConfig(PreTrainedConfig):
         prompt_dim: channels of the prompts and of the decoder.
         decoder_multimask_outputs: spare mask tokens of SAM's decoder (3 where SAM's weights are loaded).
         text_loss_weight, bce_loss_weight, dice_loss_weight: weights of the three losses.
+        fit_loss_weight: weight of a further loss, of the map of the fit to the request alone: the cross-entropy of a
+            position of the query being foreground. It has something to teach where the image encoder learns.
         loss_side: side of the square on which the mask losses are taken, of logits brought there and of targets of 0
             and 1 (the reference: SAM's own postprocessing); None takes the logits as they are, and of each position
             the share that is foreground.
@@ -153,6 +155,7 @@ class DSVLFSConfig(PreTrainedConfig):
         text_loss_weight: float = 1.0,
         bce_loss_weight: float = 2.0,
         dice_loss_weight: float = 0.5,
+        fit_loss_weight: float = 0.0,
         loss_side: int | None = None,
         logit_offset: float = 0.0,
         calibration: list[float] | None = None,
@@ -209,6 +212,7 @@ class DSVLFSConfig(PreTrainedConfig):
         self.text_loss_weight = text_loss_weight
         self.bce_loss_weight = bce_loss_weight
         self.dice_loss_weight = dice_loss_weight
+        self.fit_loss_weight = fit_loss_weight
         self.loss_side = loss_side
         self.logit_offset = logit_offset
         self.calibration = calibration

@@ -218,7 +218,7 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
         config = self.config
         embedding = self.image_embedding(features)
         semantic = self.mask_decoder.no_semantic_prompt.expand(len(target), -1)
-        text_loss = target.new_zeros(())
+        text_loss = fit_loss = target.new_zeros(())
         if use_semantic.any():
             if semantic_prompt is None:
                 semantic_prompt, text_loss = self.semantic_encoder(features["tokens"][use_semantic], question)
@@ -231,7 +231,11 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
             matched = self.visual_prompt(queries, layers, mask, size)
             if self.request_fit is not None:
                 layers, mask, shots = fit or ([layer[:, None] for layer in layers], mask[:, None], None)
-                matched = matched + self.request_fit(list(queries.values()), layers, mask, size, shots)
+                score = self.request_fit.score(list(queries.values()), layers, mask, size, shots)
+                matched = matched + self.request_fit.prompt(score)
+                if config.fit_loss_weight:
+                    own = [None if m is None else m[use_visual] for m in (target, counted)]
+                    fit_loss = self.request_fit.loss(score, *own)
             visual = visual.masked_scatter(use_visual[:, None, None, None], matched.to(visual.dtype))
         if self.grounding is not None and use_semantic.any():
             queries = {name: features[name][use_semantic] for name in config.grounding_layers}
@@ -245,6 +249,7 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
             config.text_loss_weight * text_factor * text_loss
             + config.bce_loss_weight * bce
             + config.dice_loss_weight * dice
+            + config.fit_loss_weight * fit_loss
         )
         return TrainingOutput(logits, loss, text_loss.detach(), bce.detach(), dice.detach())
 

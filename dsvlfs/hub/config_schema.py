@@ -133,6 +133,7 @@ class Settings(Prompts, total=False):
     text_loss_weight: _Weight
     bce_loss_weight: _Weight
     dice_loss_weight: _Weight
+    fit_loss_weight: _Weight
     loss_side: _Side | None
     logit_offset: Annotated[FiniteFloat, Field(ge=-1e6, le=1e6)]
     calibration: Annotated[list[FiniteFloat], Field(min_length=2, max_length=2)] | None

@@ -14,7 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .losses import bce_loss
+
 _TINY = 1e-4
+_SHARPNESS = 5.0
+"""So many times a score are the logits of being foreground."""
 _NOTHING = 1e-30
 _STEPS = 64
 """Of conjugate gradients: from one support to five the map is then within 1e-4 of the exact one."""
@@ -144,6 +148,23 @@ class RequestFit(nn.Module):
     ) -> Tensor:
         """`fit_request` with this strength, (batch, size, size)."""
         return fit_request(query, support, mask, ridge=self.ridge, size=size, shots=shots)
+
+    def loss(self, score: Tensor, target: Tensor, counted: Tensor | None = None) -> Tensor:
+        """The cross-entropy of a score alone, which teaches the features that it was fitted to: one can learn through a
+        ridge regression (R2D2, Bertinetto et al. 2019, arXiv 1805.08136).
+
+        Args:
+            score: (batch, size, size).
+            target: (batch, height, width), in [0, 1].
+            counted: (batch, height, width), in [0, 1]: the share of each pixel that counts; None counts all.
+
+        Returns:
+            A number.
+        """
+        whole = torch.ones_like(target) if counted is None else counted
+        share, there = (F.adaptive_avg_pool2d(map[:, None], score.shape[-1])[:, 0] for map in (target * whole, whole))
+        wanted = (share / there.clamp(min=_TINY)).clamp(max=1)
+        return bce_loss(_SHARPNESS * score, wanted, there).mean()
 
     def prompt(self, score: Tensor) -> Tensor:
         """What a score (batch, size, size) adds to the dense prompt (batch, prompt_dim, size, size)."""

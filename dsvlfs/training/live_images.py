@@ -51,7 +51,7 @@ def _encode(model: DSVLFSModel, pixels: Tensor) -> dict[str, Tensor]:
         pixels = pixels.new_zeros(1, *pixels.shape[1:])
         return {name: layer[:0] for name, layer in _encode(model, pixels).items()}
     with torch.autocast(pixels.device.type, torch.bfloat16, enabled=pixels.device.type == "cuda"):
-        return model.image_encoder(pixels)
+        return model.image_encoder(pixels.float())
 
 
 def _spread(layer: Tensor, there: Tensor) -> Tensor:

@@ -232,7 +232,7 @@ class EpisodeDataset(Dataset):
         counted = torch.ones_like(target) if ignore is None else 1 - ignore.float() / 255
         layers, support_mask = self.load_support(drawn.support or next(iter(self._support_tensors)))
         return TrainingEpisode(
-            features={name: tensor.float() for name, tensor in loaded.items()},
+            features={name: _wide(name, tensor) for name, tensor in loaded.items()},
             target=(target / counted.clamp(min=1 / 255)).clamp(max=1),
             support_layers=layers if drawn.use_visual else [torch.zeros_like(layer) for layer in layers],
             support_mask=support_mask,
@@ -251,7 +251,7 @@ class EpisodeDataset(Dataset):
         tensors = self._support_tensors[stem]
         names = sorted(name for name in tensors if name.startswith("layer."))
         kept = [*names, PIXELS] if PIXELS in tensors else names
-        return [tensors[name].float() for name in kept], tensors["mask"].float() / 255
+        return [_wide(name, tensors[name]) for name in kept], tensors["mask"].float() / 255
 
     def _not_shown(self, rng: np.random.Generator, objects: list[dict]) -> dict:
         """An object of a support, with those of its names that the query does not show; it may have none."""
@@ -287,6 +287,11 @@ class EpisodeDataset(Dataset):
     def _supports_without(self, name: str, photos: set[str]) -> list[str]:
         """The supports of a name that are of other photos."""
         return [s for s in self._supports_of_name.get(name, ()) if self._supports[s]["photo_id"] not in photos]
+
+
+def _wide(name: str, tensor: Tensor) -> Tensor:
+    """In full precision, but for pixels, which are many."""
+    return tensor if name == PIXELS else tensor.float()
 
 
 def collate(episodes: list[TrainingEpisode]) -> TrainingBatch:

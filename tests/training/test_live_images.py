@@ -29,8 +29,11 @@ checkpoint_every: 2
 log_every: 2
 learning_rate: 1.0e-2
 """
-LIVE = SETTINGS + "learns_image: true\nmodel: {image_lora_rank: 2, image_lora_layers: [query, fc2], fit_ridge: 10.0}\n"
-ADAPTED = {"image_lora_rank": 2, "image_lora_layers": ["query", "fc2"], "fit_ridge": 10.0}
+LIVE = (
+    SETTINGS
+    + "learns_image: true\nmodel: {fit_loss_weight: 0.5, image_lora_rank: 2, image_lora_layers: [query, fc2], fit_ridge: 10.0}\n"
+)
+ADAPTED = {"fit_loss_weight": 0.5, "image_lora_rank": 2, "image_lora_layers": ["query", "fc2"], "fit_ridge": 10.0}
 
 
 @pytest.fixture(scope="module")
