@@ -255,7 +255,9 @@ def tried(scratch: Path, file: Path, options: argparse.Namespace, cell: Cell) ->
 
 
 def _context() -> multiprocessing.context.BaseContext:
-    """New processes from one that has imported everything, and has met no GPU."""
+    """On a CPU, new processes from one that has imported everything; a GPU must not have been met before a fork."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") != "":
+        return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["missing", "dsvlfs.training.run"])
     return context
@@ -314,6 +316,8 @@ def main() -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # training takes a GPU where there is one
     elif set(options.layouts) != {"one process"}:
         parser.error("one GPU has one process; add --layouts 'one process'")
+    elif not torch.cuda.is_available():
+        parser.error("there is no GPU")
     results: list[dict] = []
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
