@@ -45,7 +45,7 @@ from dsvlfs.data.episodes import Episode
 from dsvlfs.measuring.costs import cost
 from dsvlfs.training import run
 from dsvlfs.training.episode_losses import EpisodeLosses
-from dsvlfs.training.photo_episodes import FixedEpisodes, PhotoBatch, collate_photos
+from dsvlfs.training.photo_episodes import FixedEpisodes, PhotoBatch, PhotoEpisode, collate_photos
 from dsvlfs.training.settings import load_config
 from dsvlfs.training.trainer import Trainer
 
@@ -215,6 +215,11 @@ def _steps_of(model: DSVLFSModel, settings: Any, clock: Clock) -> Figures:
 
 
 def _batch(model: DSVLFSModel, size: int) -> PhotoBatch:
+    return collate_photos([drawn_episode(model)] * size)
+
+
+def drawn_episode(model: DSVLFSModel) -> PhotoEpisode:
+    """Of two drawn photos, asked with a description."""
     (photo, mask), shown = photo_and_mask(0), photo_and_mask(1)
     episode = Episode(
         class_name=random_sizes.NAME,
@@ -226,7 +231,7 @@ def _batch(model: DSVLFSModel, size: int) -> PhotoBatch:
         class_names=(random_sizes.NAME,),
     )
     prepared = FixedEpisodes([episode], model.processor)[0]
-    return collate_photos([replace(prepared, description=random_sizes.description(model))] * size)
+    return replace(prepared, description=random_sizes.description(model))
 
 
 # All of it -----------------------------------------------------------------------------------------------------------

@@ -112,12 +112,17 @@ def prepare(root: Path, file: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         config = toy_base.save(Path(scratch), sorted({episode.class_name for episode in episodes}))
         prepared = FixedEpisodes(episodes, DSVLFSProcessor.from_config(config))
-        tensors, texts = {}, []
-        for number, episode in enumerate(prepared[n] for n in range(len(prepared))):
-            plain = {field.name: getattr(episode, field.name) for field in fields(episode)}
-            flat = {f"{n}.{k}": v for n in ("query", "support") for k, v in asdict(plain.pop(n)).items()} | plain
-            tensors |= {f"{number}.{k}": v.contiguous() for k, v in flat.items() if isinstance(v, torch.Tensor)}
-            texts.append({k: v for k, v in flat.items() if not isinstance(v, torch.Tensor)})
+        write([prepared[number] for number in range(len(prepared))], file)
+
+
+def write(episodes: Sequence[PhotoEpisode], file: Path) -> None:
+    """What `read` reads."""
+    tensors, texts = {}, []
+    for number, episode in enumerate(episodes):
+        plain = {field.name: getattr(episode, field.name) for field in fields(episode)}
+        flat = {f"{n}.{k}": v for n in ("query", "support") for k, v in asdict(plain.pop(n)).items()} | plain
+        tensors |= {f"{number}.{k}": v.contiguous() for k, v in flat.items() if isinstance(v, torch.Tensor)}
+        texts.append({k: v for k, v in flat.items() if not isinstance(v, torch.Tensor)})
     save_file(tensors, file, metadata={"episodes": json.dumps(texts)})
 
 

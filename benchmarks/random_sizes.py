@@ -1,6 +1,7 @@
 """The sizes `paper` and `base` with weights of chance, made where they are to be, in seconds, without a network; and
 `toy`, the paper's classes at widths that try every line of what measures them."""
 
+import itertools
 import re
 from collections.abc import Iterator
 from unittest import mock
@@ -111,8 +112,9 @@ def _tokenizer(model: DSVLFSModel) -> PreTrainedTokenizerFast:
     llava = model.semantic_encoder.llava.config
     texts = [config.prompt_template, config.answer_template, NAME, "word"]
     words = ["[UNK]", "[PAD]", *dict.fromkeys(word for text in texts for word in re.findall(r"\w+|[^\w\s]+", text))]
-    rows = {word: row for row, word in enumerate(words)}
-    rows |= {IMAGE_TOKEN: llava.image_token_id, SEMANTIC_TOKEN: llava.text_config.vocab_size - 1}
+    rows = {IMAGE_TOKEN: llava.image_token_id, SEMANTIC_TOKEN: llava.text_config.vocab_size - 1}
+    free = (row for row in itertools.count() if row not in (llava.image_token_id, rows[SEMANTIC_TOKEN]))
+    rows |= dict(zip(words, free))
     tokenizer = Tokenizer(models.WordLevel(rows, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.add_special_tokens([IMAGE_TOKEN, SEMANTIC_TOKEN])

@@ -1,11 +1,15 @@
 """What the benchmarks make of what they measure; no time is asserted."""
 
 import costs
+import full_size
+import overfit
 import paper_like
 import pytest
+import random_sizes
 import torch
 from conftest import micro_config
 
+from dsvlfs import DSVLFSModel
 from dsvlfs.measuring.costs import cost
 
 CPU = torch.device("cpu")
@@ -112,3 +116,31 @@ def test_a_step_that_does_not_fit_has_no_figures(monkeypatch):
 
     monkeypatch.setattr(costs, "training_step", too_large)
     assert costs.train(paper_like.config(), 1, CPU) == {}
+
+
+def test_random_weights_are_the_same_in_both_precisions_and_placed_as_a_checkpoint_is():
+    config = random_sizes.config_of("toy")
+    wide, narrow = (random_sizes.for_inference(config, dtype, CPU) for dtype in (torch.float32, torch.bfloat16))
+    own = dict(narrow.named_parameters())
+    for name, parameter in wide.named_parameters():
+        torch.testing.assert_close(own[name].float(), parameter, rtol=1e-2, atol=0)
+        trained = parameter.requires_grad or name.startswith(("mask_decoder", "matcher"))
+        assert own[name].dtype == (torch.float32 if trained or "to_prompt" in name else torch.bfloat16)
+
+
+def test_random_weights_that_are_tied_stay_so():
+    model = random_sizes.for_training(paper_like.base_config(), "bf16", CPU)
+    with torch.device("meta"):
+        made = DSVLFSModel(paper_like.base_config(), load_bases=False)
+    assert [sum(p.numel() for p in m.parameters()) for m in (model, made)] == [made.num_parameters()] * 2
+
+
+def test_episodes_are_read_as_they_were_written(tmp_path):
+    model = random_sizes.for_inference(random_sizes.config_of("toy"), torch.float32, CPU)
+    episode = full_size.drawn_episode(model)
+    overfit.write([episode], tmp_path / "episodes.safetensors")
+    (again,) = overfit.read(tmp_path / "episodes.safetensors")
+    for name, value in vars(episode).items():
+        own = getattr(again, name)
+        pairs = zip(vars(value).values(), vars(own).values()) if name in ("query", "support") else [(value, own)]
+        assert all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in pairs)

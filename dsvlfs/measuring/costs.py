@@ -17,6 +17,9 @@ from .peak_memory import HalvedProducts, PeakMemory, backward
 TEXT_TOKENS = 128
 """Tokens of the question and its answer beside the photo's, with a description of some sentences."""
 
+ANSWER_TOKENS = 4
+"""Of them, the answer's: in training alone, and of these alone, is the vocabulary's share computed."""
+
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "8 bit": 1.0, "4 bit": 0.5}
 """Of a frozen weight."""
 
@@ -83,7 +86,8 @@ def cost(config: DSVLFSConfig, supports: int = 1) -> Cost:
     for precision in ("float32", "bfloat16"):
         tally = counted if precision == "float32" else None
         inference[precision], encoding, features = _query(model.to(getattr(torch, precision)), supports, tally)
-        training[precision] = max(encoding, _training_step(model, features))
+        step, kept = _training_step(model, features)
+        training[precision] = max(encoding + kept, step)  # a support is encoded beside the query's features
     encoder = model.semantic_encoder
     modules: dict[str, list[nn.Module]] = {
         "image encoder": [model.image_encoder],
@@ -140,24 +144,29 @@ def _query(model: DSVLFSModel, supports: int, tally: "_Tally | None") -> tuple[i
     return memory.peak, encoding, features
 
 
-def _training_step(model: DSVLFSModel, features: dict[str, Tensor]) -> int:
-    """The peak of a training step beside the weights and the optimizer's state; of weights in 16 bits, as autocast
-    computes with trained ones in float32."""
+def _training_step(model: DSVLFSModel, features: dict[str, Tensor]) -> tuple[int, int]:
+    """The peak of a training step beside the weights and the optimizer's state, and the bytes of a photo's features; of
+    weights in 16 bits, as autocast computes with trained ones in float32."""
     model.train()
     halved = model.dtype == torch.bfloat16
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     with PeakMemory() as memory, HalvedProducts() if halved else nullcontext():
-        layers, mask = _support(model, 1)
+        # In training the pixels are in float32, and so what the encoders make of them.
+        features = {name: torch.empty_like(tensor, dtype=torch.float32) for name, tensor in features.items()}
+        kept = memory.live
+        layers, mask = _support(model, 1, torch.float32)
         # As `DSVLFSModel.forward` picks the samples with the visual prompt: a copy of each layer beside it.
         picked = {name: features[name][[0]] for name in model.config.correlation_layers}
         copies = [layer[[0]] for layer in layers]
-        outputs = _read_and_match(model, features | picked, copies, mask)
+        outputs = _read_and_match(model, features | picked, copies, mask, answers=True)
         loss = torch.stack([output.float().sum() for output in outputs]).sum()
+        # Of these the backward pass sees what it keeps itself: `EpisodeLosses.forward` has returned.
+        del features, layers, mask, picked, copies, outputs
         backward(loss)
     model.zero_grad()
-    return memory.peak + sum(tensor.nbytes for tensor in features.values())
+    return memory.peak, kept
 
 
 def _pixels(model: DSVLFSModel, side: int) -> Tensor:
@@ -172,9 +181,9 @@ def _encode(model: DSVLFSModel, tally: "_Tally | None") -> dict[str, Tensor]:
     return features | _count(tally, "vision tower", model.semantic_encoder.encode_photo, pixels)
 
 
-def _support(model: DSVLFSModel, supports: int) -> tuple[list[Tensor], Tensor]:
-    """What is kept of encoded supports: layers and masks."""
-    config, dtype = model.config, model.image_encoder.backbone.dtype
+def _support(model: DSVLFSModel, supports: int, dtype: torch.dtype | None = None) -> tuple[list[Tensor], Tensor]:
+    """What is kept of encoded supports: layers, in the encoder's precision unless another is named, and masks."""
+    config, dtype = model.config, dtype or model.image_encoder.backbone.dtype
     grid = config.support_grid or config.support_size // config.image_encoder_config().patch_size
     channels = [layer_channels(config, name) for name in config.correlation_layers]
     layers = [torch.empty(supports, count, grid, grid, device="meta", dtype=dtype) for count in channels]
@@ -187,8 +196,10 @@ def _read_and_match(
     support: list[Tensor],
     mask: Tensor,
     tally: "_Tally | None" = None,
+    *,
+    answers: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """The rest: mask logits, and the logits of the text."""
+    """The rest: mask logits, and with `answers` the logits of the answer's text."""
     encoder = model.semantic_encoder
 
     def read(tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -200,7 +211,8 @@ def _read_and_match(
         hidden = encoder.llava.model.language_model(
             inputs_embeds=embedded, attention_mask=causal, use_cache=False
         ).last_hidden_state
-        return encoder.project(hidden[:, -1]), encoder.llava.lm_head(hidden[:, -TEXT_TOKENS:])
+        logits = encoder.llava.lm_head(hidden[:, -ANSWER_TOKENS:]) if answers else hidden[:, :0]
+        return encoder.project(hidden[:, -1]), logits
 
     semantic, answer = _count(tally, "language model", read, features["tokens"])
     embedding = _count(tally, "mask decoder", model.image_embedding, features)
