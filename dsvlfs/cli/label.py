@@ -59,7 +59,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--alike",
         action="store_true",
-        help="the classes look alike, and a photo seldom shows several: it is left to those that are surest to be there",
+        help="the classes look alike, and a photo seldom shows several: leave it to those that are surest to be there",
     )
     parser.add_argument(
         "--formats",
