@@ -67,9 +67,10 @@ def write_project(
     (folder / "project.yaml").write_text("\n".join(lines) + "\n")
 
 
-def label(folder: Path) -> None:
-    """Labels the photos, or those that nobody has drawn again."""
-    words = ["label", "--project", folder / "project.yaml", "--photos", folder / "photos", "--out", folder / "out"]
+def label(folder: Path, further: Sequence[str]) -> None:
+    """Labels the photos, or those that nobody has drawn again; with further words of the command."""
+    words = ["label", "--project", folder / "project.yaml", "--photos", folder / "photos", "--out"]
+    words += [folder / "out", *further]
     if dsvlfs(list(map(str, words))):
         raise SystemExit("dsvlfs label failed")
 
@@ -102,17 +103,19 @@ def main() -> None:
     parser.add_argument("--pool", type=int, default=90, help="photos to label")
     parser.add_argument("--test", type=int, default=60, help="further photos")
     parser.add_argument("--corrections", type=int, default=10, help="a class")
+    parser.add_argument("--alike", action="store_true", help="label with --alike")
     parser.add_argument("--out", type=Path, help="file for the result (JSON)")
     arguments = parser.parse_args()
     photos, names = pack(arguments.pack, arguments.data_root)
     supports, pool, test = split(photos, len(names), arguments.pool, arguments.test)
+    words = ["--alike"] if arguments.alike else []
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         write_project(folder, supports, pool, names)
-        label(folder)
+        label(folder, words)
         labels = {"labels": maps(folder, pool)}
         review(folder, pool, names, arguments.corrections * len(names))
-        label(folder)
+        label(folder, words)
         labels["reviewed labels"] = maps(folder, pool)
     truth = [photo.truth for photo in pool]
     labels["true masks"] = truth

@@ -57,6 +57,11 @@ def add(commands: argparse._SubParsersAction) -> None:
         help="tell the objects of a class apart; takes five times as long, for each photo is also looked at closer",
     )
     parser.add_argument(
+        "--alike",
+        action="store_true",
+        help="the classes look alike, and a photo seldom shows several: leave it to those that are surest to be there",
+    )
+    parser.add_argument(
         "--formats",
         nargs="+",
         default=[],
@@ -125,6 +130,7 @@ def asked(arguments: argparse.Namespace) -> tuple[Photos, str, Request]:
         aggregation=arguments.aggregation,
         model=arguments.model,
         instances=arguments.instances,
+        alike=arguments.alike,
         keeps_supports=not arguments.no_cache,
     )
     place = str(place_of(Path(arguments.photos))) if Path(arguments.photos).exists() else arguments.photos

@@ -83,6 +83,8 @@ class Labeller:
         threshold, min_presence, aggregation: as `DSVLFSModel.segment` takes them.
         instances: tell the objects of a class apart (`dsvlfs.labelling.instances`). For that a photo in which there is
             any class is looked at closer, in four more views, each encoded once for all classes.
+        alike: the classes look alike and a photo seldom shows several, as cows and sheep: a photo is left to the class
+            whose presence is largest, and to those nearly as present.
         keeps_supports: encode each sample once for all processes (`dsvlfs.inference.kept_supports`).
     """
 
@@ -95,11 +97,13 @@ class Labeller:
         min_presence: float | None = None,
         aggregation: Aggregation | None = None,
         instances: bool = False,
+        alike: bool = False,
         keeps_supports: bool = False,
     ) -> None:
         self._model = model
         self._encode_support = encoding_once(model) if keeps_supports else model.encode_support
         self._instances = instances
+        self._alike = alike
         self._mode = mode
         self._threshold = threshold
         self._min_presence = min_presence
@@ -187,7 +191,7 @@ class Labeller:
             Cut(threshold=options["threshold"], min_presence=options["min_presence"]) for _, options in self._requests()
         ]
         asked = list(zip(predictions, cuts))
-        figures = settle(asked, class_map)
+        figures = settle(asked, class_map, alike=self._alike)
         if not self._instances:
             return PhotoLabels(image, self.class_names, class_map, figures)
         objects, object_map = objects_in(asked, figures, class_map)

@@ -23,6 +23,7 @@ class Request:
         aggregation: how several examples become one mask; None takes the model's.
         model: the checkpoint's name.
         instances: tell the objects of a class apart.
+        alike: the classes look alike and a photo seldom shows several (`Labeller`).
         keeps_supports: encode each example once for all runs; no label depends on it.
     """
 
@@ -33,11 +34,14 @@ class Request:
     aggregation: Aggregation | None = None
     model: str = "dsvlfs-tiny"
     instances: bool = False
+    alike: bool = False
     keeps_supports: bool = False
 
     def settings(self) -> dict[str, Any]:
         """What two runs must share to write into one folder."""
         own = {name: value for name, value in vars(self).items() if name not in ("classes", "keeps_supports")}
+        if not self.alike:  # folders of labels from before there was this setting go on
+            del own["alike"]
         return {**own, "classes": {entry.name: entry.settings() for entry in self.classes}}
 
 
@@ -71,6 +75,7 @@ def fitted(request: Request, device: Any, further: Sequence[Sample] = (), model:
         min_presence=request.min_presence,
         aggregation=request.aggregation,
         instances=request.instances,
+        alike=request.alike,
         keeps_supports=request.keeps_supports,
     )
     return labeller.fit([*samples, *further], classes)

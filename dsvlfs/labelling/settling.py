@@ -20,6 +20,8 @@ GRAIN = 64
 THERE = 0.5
 """Power of a class's presence in what its claim weighs: classes that look alike need it, classes of one photo do not
 (`docs/experiments.md`)."""
+NEARLY = 0.9
+"""Share of the largest presence in a photo, under which a class that looks like others is not taken to be there."""
 REMNANT = 0.05
 """Share of what a class claims, under which what others leave of it is none of it."""
 
@@ -41,7 +43,7 @@ Asked = tuple[AnyPrediction, Cut]
 """What the model says of a class, and how its mask is made of that."""
 
 
-def settle(predictions: Sequence[Asked], class_map: np.ndarray) -> tuple[Figures, ...]:
+def settle(predictions: Sequence[Asked], class_map: np.ndarray, *, alike: bool = False) -> tuple[Figures, ...]:
     """Gives each pixel to the class that is surest of its surroundings (`GRAIN`) and of being in the photo at all: the
     calibrated probability times a power of the presence (`THERE`). A class that others leave next to nothing
     (`REMNANT`) gets none.
@@ -49,15 +51,21 @@ def settle(predictions: Sequence[Asked], class_map: np.ndarray) -> tuple[Figures
     Args:
         predictions: of each class, and the threshold and least presence of its mask.
         class_map: (height, width) of nought, to be filled.
+        alike: the classes look alike, and a photo seldom shows several: only those get pixels whose presence is within
+            `NEARLY` of the largest.
 
     Returns:
         The figures of each class's mask, as it is in the map.
     """
     claimed, figures = _share_out(predictions, class_map, set())
+    less = _less_present(claimed, figures) if alike else set()
+    if less:
+        class_map[:] = 0
+        _share_out(predictions, class_map, less)
     kept = np.bincount(class_map.ravel(), minlength=len(predictions) + 1)[1:]
     if remnants := {place for place, count in enumerate(kept) if 0 < count < REMNANT * claimed[place]}:
         class_map[:] = 0
-        _share_out(predictions, class_map, remnants)
+        _share_out(predictions, class_map, less | remnants)
         kept = np.bincount(class_map.ravel(), minlength=len(predictions) + 1)[1:]
     for place, (prediction, cut) in enumerate(predictions):
         if kept[place] != claimed[place]:
@@ -87,6 +95,15 @@ def _share_out(
         class_map[wins] = place + 1
         surest[wins] = certain[wins]
     return claimed, figures
+
+
+def _less_present(claimed: Sequence[int], figures: Sequence[Figures]) -> set[int]:
+    """The places of classes that claim pixels and are clearly less present than another that does; none where the model
+    does not say."""
+    presences = {place: figures[place].presence for place, count in enumerate(claimed) if count}
+    known = {place: presence for place, presence in presences.items() if presence is not None}
+    most = max(known.values(), default=0.0)
+    return {place for place, presence in known.items() if presence < NEARLY * most}
 
 
 def _there(found: Segmentation) -> float:

@@ -146,6 +146,8 @@ def test_labels_of_other_settings_are_not_mixed(photos, tmp_path, capsys):
     assert main(arguments(photos, out)) == 0
     assert main(arguments(photos, out, "--threshold", 0.9)) == 2
     assert "other settings (threshold)" in capsys.readouterr().err
+    assert main(arguments(photos, out, "--alike")) == 2
+    assert "other settings (alike)" in capsys.readouterr().err
     again = arguments(photos, out)
     draw(tmp_path / "support.png", bright=5)  # the same name, another example
     assert main(again) == 2

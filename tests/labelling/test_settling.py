@@ -44,6 +44,31 @@ def test_a_pixel_goes_to_the_class_that_is_in_the_photo():
     assert (class_map == 2).all()
 
 
+@pytest.mark.parametrize(("second", "is_left"), [(0.5, False), (0.88, True)])
+def test_of_classes_that_look_alike_a_photo_is_the_surest_ones(second, is_left):
+    left, right = np.full((64, 64), -6.0), np.full((64, 64), -6.0)
+    left[:, :40], right[:, 30:] = 4.0, 4.0
+    asked = [(predicted(left, fits=(0.9,)), CUT), (predicted(right, fits=(second,)), CUT)]
+    class_map = np.zeros((64, 64), np.uint8)
+    figures = settle(asked, class_map, alike=True)
+    assert (class_map == 1).any()
+    assert (class_map == 2).any() == (figures[1].area_percent > 0) == is_left
+    assert figures[1].presence > 0.5
+    class_map[:] = 0
+    settle(asked, class_map)
+    assert (class_map == 2).any()
+
+
+def test_of_classes_that_look_alike_one_that_claims_nothing_counts_for_none():
+    asked = [
+        (predicted(np.full((64, 64), 4.0), fits=(0.9,)), {"threshold": 0.5, "min_presence": 1.1}),
+        (predicted(np.full((64, 64), 4.0), fits=(0.1,)), CUT),
+    ]
+    class_map = np.zeros((64, 64), np.uint8)
+    settle(asked, class_map, alike=True)
+    assert (class_map == 2).all()
+
+
 def test_a_pixel_goes_to_none_that_does_not_claim_it():
     narrow = np.full((192, 192), -3.0)
     narrow[:, 90:92] = 1.0
