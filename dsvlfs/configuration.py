@@ -33,6 +33,9 @@ class DSVLFSConfig(PreTrainedConfig):
         image_mean, image_std: its normalisation, of values in [0, 1].
         pad_to_square: pad the shorter side (SAM) rather than stretch it.
         image_resample: "bilinear" (SAM, whose longer side becomes `image_size`) or "bicubic".
+        merge_tokens: a query's tokens that are alike are merged on their way through DINOv2
+            (`dsvlfs.parts.token_merging`): about half the image encoder's time, for features that are not quite the
+            same. Supports, training and exported graphs stay exact, and so does SAM's ViT.
         vlm_base: name of a whole pretrained LLaVA; or None, to join `vision_base` and `language_base` to one.
         vision_base, language_base: names of the LLaVA's vision tower and language model where `vlm_base` is None.
         vlm_config: the LLaVA's architecture, without the tokens that this model adds.
@@ -107,6 +110,7 @@ class DSVLFSConfig(PreTrainedConfig):
         image_std: list[float] = _IMAGENET_STD,
         pad_to_square: bool = True,
         image_resample: str = "bilinear",
+        merge_tokens: bool = False,
         vlm_base: str | None = "llava-hf/llava-1.5-7b-hf",
         vision_base: str | None = None,
         language_base: str | None = None,
@@ -161,6 +165,7 @@ class DSVLFSConfig(PreTrainedConfig):
         self.image_mean, self.image_std = list(image_mean), list(image_std)
         self.pad_to_square = pad_to_square
         self.image_resample = image_resample
+        self.merge_tokens = merge_tokens
         self.vlm_base = vlm_base
         self.vision_base = vision_base
         self.language_base = language_base

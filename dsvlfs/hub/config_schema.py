@@ -96,6 +96,7 @@ class Settings(Prompts, total=False):
     image_std: _Deviation
     pad_to_square: bool
     image_resample: Literal["bilinear", "bicubic"]
+    merge_tokens: bool
     vlm_base: _Name | None
     vision_base: _Name | None
     language_base: _Name | None
