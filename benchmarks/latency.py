@@ -15,6 +15,7 @@ def main() -> None:
     parser.add_argument("--model", default="dsvlfs-tiny")
     parser.add_argument("--queries", type=int, default=10)
     parser.add_argument("--threads", type=int, help="default: PyTorch's")
+    parser.add_argument("--merge-tokens", action="store_true", help="the config's merge_tokens")
     parser.add_argument("--out", type=Path, help="file for the result (JSON)")
     arguments = parser.parse_args()
 
@@ -26,7 +27,8 @@ def main() -> None:
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    model = DSVLFSModel.from_pretrained(arguments.model)
+    changes = {"merge_tokens": True} if arguments.merge_tokens else {}
+    model = DSVLFSModel.from_pretrained(arguments.model, **changes)
     loading = time.perf_counter() - started
 
     example = EXAMPLES[0]

@@ -37,6 +37,9 @@ class DSVLFSConfig(PreTrainedConfig):
             what the image encoder sees (`dsvlfs.parts.image_adapter`); a rank of 0 leaves it as it is, as the paper
             does.
         image_lora_layers: which of each block's: "query", "key", "value", "output", "fc1", "fc2".
+        merge_tokens: a query's tokens that are alike are merged on their way through DINOv2
+            (`dsvlfs.parts.token_merging`): about half the image encoder's time, for features that are not quite the
+            same. Supports, training and exported graphs stay exact, and so does SAM's ViT.
         vlm_base: name of a whole pretrained LLaVA; or None, to join `vision_base` and `language_base` to one.
         vision_base, language_base: names of the LLaVA's vision tower and language model where `vlm_base` is None.
         vlm_config: the LLaVA's architecture, without the tokens that this model adds.
@@ -116,6 +119,7 @@ class DSVLFSConfig(PreTrainedConfig):
         image_lora_rank: int = 0,
         image_lora_alpha: float = 16,
         image_lora_layers: list[str] = ["query", "value"],  # noqa: B006
+        merge_tokens: bool = False,
         vlm_base: str | None = "llava-hf/llava-1.5-7b-hf",
         vision_base: str | None = None,
         language_base: str | None = None,
@@ -174,6 +178,7 @@ class DSVLFSConfig(PreTrainedConfig):
         self.image_lora_rank = image_lora_rank
         self.image_lora_alpha = image_lora_alpha
         self.image_lora_layers = list(image_lora_layers)
+        self.merge_tokens = merge_tokens
         self.vlm_base = vlm_base
         self.vision_base = vision_base
         self.language_base = language_base

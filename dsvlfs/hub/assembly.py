@@ -1,7 +1,7 @@
 """The frozen bases put together as the parts that `DSVLFSModel` wires: the image encoder, and the LLaVA."""
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from transformers import (
     LlamaForCausalLM,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
     SamModel,
 )
@@ -127,12 +128,23 @@ def _silent_projector(
     return projector
 
 
-def _add_token_rows(model: nn.Module, vocabulary: int) -> None:
+def _add_token_rows(model: PreTrainedModel, vocabulary: int) -> None:
     """Grows the vocabulary to `vocabulary` rows at least; a new row starts as the mean of the old ones (no chance)."""
     old = model.get_input_embeddings().num_embeddings
     if vocabulary <= old:
         return
-    model.resize_token_embeddings(vocabulary, mean_resizing=False)
+    with no_init_weights(), _drawing_nothing(model):  # every row is copied, or set below
+        model.resize_token_embeddings(vocabulary, mean_resizing=False)
     with torch.no_grad():
         for matrix in {model.get_input_embeddings().weight, model.get_output_embeddings().weight}:
             matrix[old:] = matrix[:old].mean(dim=0)
+
+
+@contextmanager
+def _drawing_nothing(model: PreTrainedModel) -> Iterator[None]:
+    """The model's modules are not initialised meanwhile: 28 million random numbers take as long as all else."""
+    model._init_weights = lambda module: None
+    try:
+        yield
+    finally:
+        del model._init_weights

@@ -99,6 +99,7 @@ class Settings(Prompts, total=False):
     image_lora_rank: Annotated[int, Field(ge=0, le=1024)]
     image_lora_alpha: Annotated[FiniteFloat, Field(gt=0, le=1e6)]
     image_lora_layers: Annotated[list[Literal["query", "key", "value", "output", "fc1", "fc2"]], Field(min_length=1)]
+    merge_tokens: bool
     vlm_base: _Name | None
     vision_base: _Name | None
     language_base: _Name | None

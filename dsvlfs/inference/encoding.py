@@ -46,19 +46,20 @@ _SUPPORT_SETTINGS = (
 )
 
 
-def frozen_features(model: Parts, view: View) -> dict[str, Tensor]:
+def frozen_features(model: Parts, view: View, *, merge_tokens: bool = False) -> dict[str, Tensor]:
     """What the frozen encoders make of views: every layer that some part reads, and the LLaVA's `tokens`.
 
     Args:
         model: its encoders.
         view: of one photo, or of several of one size as a batch.
+        merge_tokens: of the image encoder.
 
     Returns:
         A tensor a name, with the views' batch dimension; it has no gradient.
     """
     with torch.no_grad():
         image, tower = model.image_encoder.backbone, model.semantic_encoder.vision_tower
-        features = model.image_encoder(_as_read_by(image, view.image_pixels))
+        features = model.image_encoder(_as_read_by(image, view.image_pixels), merge_tokens=merge_tokens)
         features |= model.semantic_encoder.encode_photo(_as_read_by(tower, view.vlm_pixels))
         return {name: tensor.to(model.device) for name, tensor in features.items()}
 
@@ -114,10 +115,12 @@ def encode_queries(model: Parts, photos: Sequence[Photo]) -> list[Query]:
     if not photos:
         return []
     views = [model.processor.query_view(photo) for photo in photos]
+    merge = model.config.merge_tokens
     if len(views) == 1 or model.image_encoder.backbone.device.type in SINGLY_ON:
-        return [_query(frozen_features(model, view), view) for view in views]
+        return [_query(frozen_features(model, view, merge_tokens=merge), view) for view in views]
     pixels, vlm_pixels = (torch.cat([getattr(v, name) for v in views]) for name in ("image_pixels", "vlm_pixels"))
-    features = frozen_features(model, View(pixels, vlm_pixels, views[0].valid, views[0].size))
+    batch = View(pixels, vlm_pixels, views[0].valid, views[0].size)
+    features = frozen_features(model, batch, merge_tokens=merge)
     return [
         # A copy each: a slice would keep them all in memory.
         _query({name: tensor[i : i + 1].clone() for name, tensor in features.items()}, view)

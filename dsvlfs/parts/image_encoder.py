@@ -9,6 +9,7 @@ from transformers import Dinov2Config, PreTrainedConfig, PreTrainedModel, SamVis
 
 from ..errors import InputError
 from .image_adapter import ImageAdapter
+from .token_merging import merged_features
 
 
 class ImageEncoder(nn.Module):
@@ -62,11 +63,12 @@ class ImageEncoder(nn.Module):
         if self.adapter is not None:
             self.adapter.requires_grad_(False).merge()
 
-    def forward(self, pixel_values: Tensor) -> dict[str, Tensor]:
+    def forward(self, pixel_values: Tensor, *, merge_tokens: bool = False) -> dict[str, Tensor]:
         """Runs the encoder.
 
         Args:
             pixel_values: (batch, 3, size, size), normalised.
+            merge_tokens: as `dsvlfs.parts.token_merging` does; of DINOv2 alone.
 
         Returns:
             `image.N`: (batch, channels, height, width) for each block N asked for; with SAM also `image.embedding`:
@@ -75,10 +77,14 @@ class ImageEncoder(nn.Module):
         halves = self.halves_products and not torch.compiler.is_exporting()
         halved = halves and pixel_values.device.type == "cpu" and pixel_values.dtype == torch.float32
         with torch.autocast("cpu", torch.bfloat16) if halved else nullcontext():
-            output = self.backbone(pixel_values=pixel_values, output_hidden_states=True)
+            if merge_tokens and isinstance(self.backbone.config, Dinov2Config):
+                photos = [merged_features(self.backbone, photo[None], self.blocks) for photo in pixel_values]
+                states = {n: torch.cat([photo[n] for photo in photos]) for n in self.blocks}
+            else:
+                output = self.backbone(pixel_values=pixel_values, output_hidden_states=True)
+                states = {n: output.hidden_states[n] for n in self.blocks}
         features = {
-            f"image.{n}": _to_map(output.hidden_states[n].to(pixel_values.dtype), self.backbone.config)
-            for n in self.blocks
+            f"image.{n}": _to_map(state.to(pixel_values.dtype), self.backbone.config) for n, state in states.items()
         }
         if isinstance(self.backbone.config, SamVisionConfig):
             features["image.embedding"] = output.last_hidden_state
