@@ -2,19 +2,16 @@
 
 from typing import Any
 
-from transformers import (
-    AutoConfig,
-    CLIPVisionConfig,
-    Dinov2Config,
-    LlamaConfig,
-    LlavaConfig,
-    PreTrainedConfig,
-    Qwen2Config,
-    SamVisionConfig,
-    SiglipVisionConfig,
-)
+from transformers import AutoConfig, LlavaConfig, PreTrainedConfig
 
-from .parts.efficientnet_lite import EfficientNetLiteConfig
+from .parts.architectures import (
+    dinov2_small_config,
+    llava_15_7b,
+    llava_half_b,
+    sam_vit_base,
+    sam_vit_huge,
+    tiny_llava,
+)
 
 SEMANTIC_TOKEN = "<SEM_prompt>"
 IMAGE_TOKEN = "<image>"
@@ -170,7 +167,7 @@ class DSVLFSConfig(PreTrainedConfig):
         **kwargs: Any,
     ) -> None:
         self.image_base = image_base
-        self.image_config = image_config or _sam_vit_huge().to_dict()
+        self.image_config = image_config or sam_vit_huge().to_dict()
         self.image_size = image_size
         self.image_mean, self.image_std = list(image_mean), list(image_std)
         self.pad_to_square = pad_to_square
@@ -182,7 +179,7 @@ class DSVLFSConfig(PreTrainedConfig):
         self.vlm_base = vlm_base
         self.vision_base = vision_base
         self.language_base = language_base
-        self.vlm_config = vlm_config or _llava_15_7b().to_dict()
+        self.vlm_config = vlm_config or llava_15_7b().to_dict()
         self.vlm_image_size = vlm_image_size
         self.vlm_mean, self.vlm_std = list(vlm_mean), list(vlm_std)
         self.vlm_crop = vlm_crop
@@ -239,9 +236,9 @@ class DSVLFSConfig(PreTrainedConfig):
         card."""
         return cls(
             image_base="facebook/sam-vit-base",
-            image_config=_sam_vit_base().to_dict(),
+            image_config=sam_vit_base().to_dict(),
             vlm_base="llava-hf/llava-interleave-qwen-0.5b-hf",
-            vlm_config=_llava_half_b().to_dict(),
+            vlm_config=llava_half_b().to_dict(),
             vlm_image_size=384,
             vlm_mean=[0.5] * 3,
             vlm_std=[0.5] * 3,
@@ -266,7 +263,7 @@ class DSVLFSConfig(PreTrainedConfig):
             vlm_base=None,
             vision_base="efficientnet-lite2",
             language_base="smollm2-135m-instruct-q4",
-            vlm_config=_tiny_llava().to_dict(),
+            vlm_config=tiny_llava().to_dict(),
             vlm_image_size=448,
             vlm_mean=[127 / 255] * 3,
             vlm_std=[128 / 255] * 3,
@@ -311,99 +308,6 @@ class DSVLFSConfig(PreTrainedConfig):
     def llava_config(self) -> LlavaConfig:
         """The LLaVA's architecture as transformers' config."""
         return LlavaConfig(**{k: v for k, v in self.vlm_config.items() if k != "model_type"})
-
-
-def _sam_vit_huge() -> SamVisionConfig:
-    return SamVisionConfig(
-        hidden_size=1280, num_hidden_layers=32, num_attention_heads=16, global_attn_indexes=[7, 15, 23, 31]
-    )
-
-
-def _sam_vit_base() -> SamVisionConfig:
-    return SamVisionConfig(
-        hidden_size=768, num_hidden_layers=12, num_attention_heads=12, global_attn_indexes=[2, 5, 8, 11]
-    )
-
-
-def _llava_half_b() -> LlavaConfig:
-    vision = SiglipVisionConfig(
-        hidden_size=1152,
-        intermediate_size=4304,
-        num_hidden_layers=26,
-        num_attention_heads=16,
-        image_size=384,
-        patch_size=14,
-        vision_use_head=False,
-    )
-    text = Qwen2Config(
-        vocab_size=152000,
-        hidden_size=1024,
-        intermediate_size=2816,
-        num_hidden_layers=24,
-        num_attention_heads=16,
-        num_key_value_heads=16,
-        max_position_embeddings=32768,
-        rope_parameters={"rope_type": "default", "rope_theta": 1000000.0},
-        tie_word_embeddings=True,
-        bos_token_id=151643,
-        eos_token_id=151645,
-    )
-    return LlavaConfig(
-        vision_config=vision,
-        text_config=text,
-        image_token_index=151646,
-        image_seq_length=729,
-        vision_feature_layer=-1,
-        vision_feature_select_strategy="full",
-        tie_word_embeddings=True,
-    )
-
-
-def _llava_15_7b() -> LlavaConfig:
-    vision = CLIPVisionConfig(
-        hidden_size=1024,
-        intermediate_size=4096,
-        num_hidden_layers=24,
-        num_attention_heads=16,
-        image_size=336,
-        patch_size=14,
-        projection_dim=768,
-    )
-    return LlavaConfig(
-        vision_config=vision, text_config=LlamaConfig(vocab_size=32064), image_token_index=32000, image_seq_length=576
-    )
-
-
-def dinov2_small_config() -> Dinov2Config:
-    """DINOv2 ViT-S/14."""
-    return Dinov2Config(hidden_size=384, num_hidden_layers=12, num_attention_heads=6, image_size=518, patch_size=14)
-
-
-def _tiny_llava() -> LlavaConfig:
-    text = LlamaConfig(
-        vocab_size=49152,
-        hidden_size=576,
-        intermediate_size=1536,
-        num_hidden_layers=30,
-        num_attention_heads=9,
-        num_key_value_heads=3,
-        max_position_embeddings=8192,
-        rms_norm_eps=1e-5,
-        rope_parameters={"rope_type": "default", "rope_theta": 100000.0},
-        tie_word_embeddings=True,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=2,
-    )
-    vision = EfficientNetLiteConfig(token_grid=4)
-    return LlavaConfig(
-        vision_config=vision,
-        text_config=text,
-        vision_feature_layer=-1,
-        vision_feature_select_strategy="full",
-        image_seq_length=vision.token_grid**2,
-        tie_word_embeddings=True,
-    )
 
 
 AutoConfig.register(DSVLFSConfig.model_type, DSVLFSConfig, exist_ok=True)

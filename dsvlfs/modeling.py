@@ -35,8 +35,6 @@ from .parts.request_fit import FitSupports, RequestFit
 from .parts.semantic_encoder import Question, SemanticEncoder
 from .processing import DSVLFSProcessor
 
-_IMAGE_ADAPTER = "image_encoder.adapter."
-
 
 class DSVLFSModel(InferenceMixin, PreTrainedModel):
     """Few-shot segmentation by a semantic and a visual prompt (DSV-LFS, arXiv 2503.04006).
@@ -257,15 +255,8 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
 
     def trained_state_dict(self) -> dict[str, Tensor]:
         """The tensors that a checkpoint carries: all but the bases'."""
-        frozen = {
-            name
-            for part, prefix in (
-                (self.image_encoder, "image_encoder."),
-                (self.semantic_encoder.vlm, LANGUAGE_MODEL),
-            )
-            for name in (prefix + n for n in part.state_dict())
-            if not name.startswith(_IMAGE_ADAPTER)
-        }
+        image = {f"image_encoder.{n}" for n in self.image_encoder.state_dict() if not n.startswith("adapter.")}
+        frozen = image | {LANGUAGE_MODEL + n for n in self.semantic_encoder.vlm.state_dict()}
         return {
             name: tensor for name, tensor in self.state_dict().items() if name in self._adapters or name not in frozen
         }
@@ -307,7 +298,7 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
         names, given = self.trained_state_dict(), state_dict
         if given is not None and (missing := [name for name in names if name not in given]):
             raise InputError(f"The state to save lacks {len(missing)} tensors that are trained, first {missing[0]}.")
-        state = {name: _alone((given or names)[name].detach().to("cpu", dtype)) for name in names}
+        state = {name: (given or names)[name].detach().to("cpu", dtype) for name in names}
         self.config.architectures = [type(self).__name__]
         files = save_checkpoint(
             folder,
@@ -403,9 +394,3 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
 
 
 AutoModel.register(DSVLFSConfig, DSVLFSModel, exist_ok=True)
-
-
-def _alone(tensor: Tensor) -> Tensor:
-    """A tensor with memory of its own: what is gathered from several processes may lie in a larger piece, which is not
-    to be written."""
-    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()

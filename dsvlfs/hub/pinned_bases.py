@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from ..configuration import dinov2_small_config
 from ..errors import BaseNotAvailableError
+from ..parts.architectures import dinov2_small_config
 from ..parts.efficientnet_lite import EfficientNetLiteConfig, EfficientNetLiteModel
 
 

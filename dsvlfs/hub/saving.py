@@ -39,6 +39,7 @@ def save_checkpoint(
     Returns:
         Paths of the files in the folder.
     """
+    tensors = {name: _alone(tensor) for name, tensor in tensors.items()}
     with written_whole(folder) as scratch:
         config.save_pretrained(scratch)
         (scratch / "processor_config.json").write_text(json.dumps(PROCESSOR_FILE, indent=2) + "\n", encoding="utf-8")
@@ -47,3 +48,9 @@ def save_checkpoint(
         language = {n.removeprefix(LANGUAGE_MODEL): t for n, t in tensors.items() if n.startswith(LANGUAGE_MODEL)}
         write_adapter(scratch / "adapter", vlm, language, config)
         return files_of(scratch)
+
+
+def _alone(tensor: Tensor) -> Tensor:
+    """A tensor with memory of its own: what is gathered from several processes may lie in a larger piece, which is not
+    to be written."""
+    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()

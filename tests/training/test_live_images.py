@@ -1,5 +1,6 @@
 """The image encoder inside the step: LoRA on its layers, learned from pixels that are kept in place of features."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -29,11 +30,8 @@ checkpoint_every: 2
 log_every: 2
 learning_rate: 1.0e-2
 """
-LIVE = (
-    SETTINGS
-    + "learns_image: true\nmodel: {fit_loss_weight: 0.5, image_lora_rank: 2, image_lora_layers: [query, fc2], fit_ridge: 10.0}\n"
-)
 ADAPTED = {"fit_loss_weight": 0.5, "image_lora_rank": 2, "image_lora_layers": ["query", "fc2"], "fit_ridge": 10.0}
+LIVE = SETTINGS + "learns_image: true\nmodel: " + json.dumps(ADAPTED)
 
 
 @pytest.fixture(scope="module")
