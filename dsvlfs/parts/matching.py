@@ -38,7 +38,7 @@ class CenterPivotConv4d(nn.Module):
         """(batch, qh, qw, sh, sw, inputs) to (batch, qh, qw, ceil(sh / stride), ceil(sw / stride), outputs)."""
         result = self._over_support(x, self._bias)
         pivots = self._pivots(x)
-        parts = divide(pivots.shape[3], max(pivots[0].numel(), result[0].numel()))
+        parts = divide(pivots.shape[3], max(pivots[0].numel(), result[0].numel()), x.device)
         if len(parts) == 1:
             return result + self._over_query(pivots)
         for rows in parts:

@@ -294,7 +294,10 @@ class SemanticEncoder(nn.Module):
         if embeddings is not None:
             photo = {"image": BaseModelOutputWithPooling(pooler_output=list(embeddings))}
         return self.llava.model(
-            input_ids=question.input_ids, attention_mask=question.attention_mask, mm_encoder_outputs=photo
+            input_ids=question.input_ids,
+            attention_mask=question.attention_mask,
+            mm_encoder_outputs=photo,
+            use_cache=False,  # nobody goes on from here
         ).last_hidden_state
 
     def project(self, state: Tensor) -> Tensor:
