@@ -1,4 +1,5 @@
-"""The checkpoints of PASCAL-5i's folds, which come along beside the package."""
+"""The checkpoints that come along beside the package: of PASCAL-5i's folds, and of all packs with an image encoder that
+learned."""
 
 from pathlib import Path
 
@@ -6,12 +7,13 @@ import pytest
 
 from dsvlfs import DSVLFSModel
 
-FOLDS = Path(__file__).parents[1] / "train" / "checkpoints" / "pascal-5i"
+CHECKPOINTS = Path(__file__).parents[1] / "train" / "checkpoints"
+BESIDE = [*(f"pascal-5i/fold{fold}" for fold in range(4)), "adapted"]
 
 
-@pytest.mark.parametrize("fold", range(4))
-def test_a_folds_checkpoint_is_small_and_can_be_loaded(fold):
-    folder = FOLDS / f"fold{fold}"
+@pytest.mark.parametrize("name", BESIDE)
+def test_a_checkpoint_is_small_and_can_be_loaded(name):
+    folder = CHECKPOINTS / name
     assert sum(file.stat().st_size for file in folder.iterdir()) < 8e6
     model = DSVLFSModel.from_pretrained(folder)
     assert model.request_fit is not None
