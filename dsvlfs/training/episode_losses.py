@@ -67,7 +67,7 @@ def build_model(config: TrainingConfig, accelerator: Accelerator, start: Path | 
 
 def set_precision(model: DSVLFSModel, mixed_precision: str) -> None:
     """Casts in place: to float32 all but, with "bf16", the bases' frozen matrices, which become bfloat16."""
-    bases = {*model.image_encoder.parameters(), *model.semantic_encoder.vlm.parameters()}
+    bases = {*model.image_encoder.backbone.parameters(), *model.semantic_encoder.vlm.parameters()}
     for parameter in model.parameters():
         half = mixed_precision == "bf16" and parameter in bases and not parameter.requires_grad and parameter.ndim > 1
         parameter.data = parameter.data.to(torch.bfloat16 if half else torch.float32)
