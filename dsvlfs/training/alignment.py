@@ -114,7 +114,8 @@ class SemanticAlignment:
     deserves.
 
     Args:
-        model: the tiny size; it is left as it is.
+        model: the tiny size; it is left as it is. Where it has a grounding space already, that stays the space, for its
+            decoder has learned to read it.
         cache: finished.
         states: of the same model.
         description_noise: share of no help among the descriptions that are fitted to as well (`describe_classes`): the
@@ -134,7 +135,9 @@ class SemanticAlignment:
         unseen: Collection[str] = (),
         classes: ImagenetClasses | None = None,
     ) -> None:
-        objects = read_objects(model.config, cache)
+        grounding = model.grounding
+        has_space = bool(grounding.basis.any())
+        objects = read_objects(model.config, cache, grounding.centre.cpu() if has_space else None)
         self._centre = objects.centre
         rows_of_name = objects.rows_of_name()
         shown = [item for query in cache.names("queries").values() for item in query["objects"]]
@@ -156,9 +159,10 @@ class SemanticAlignment:
         state = states(self._texts)
         self._mean, self._scale = state.mean(dim=0), 1 / state.std(dim=0, correction=0).clamp(min=1e-3)
         standard = ((state - self._mean) * self._scale).double()
-        self._basis = torch.zeros(model.config.prompt_dim, objects.features.shape[1])
-        directions = torch.linalg.svd(objects.features, full_matrices=False).Vh[: len(self._basis)]
-        self._basis[: len(directions)] = directions  # fewer objects than dimensions leave some empty
+        self._basis = grounding.basis.cpu().clone()
+        if not has_space:
+            directions = torch.linalg.svd(objects.features, full_matrices=False).Vh[: len(self._basis)]
+            self._basis[: len(directions)] = directions  # fewer objects than dimensions leave some empty
         looks = (objects.features @ self._basis.T).double()
         folds = torch.tensor(_folds(objects.entries, rows_of_name))
 
@@ -198,13 +202,6 @@ class SemanticAlignment:
         set_linear(encoder.to_prompt, self._weights)
         grounding.centre.copy_(self._centre)
         grounding.basis.copy_(self._basis)
-
-    def check(self, model: DSVLFSModel) -> None:
-        """Raises InputError unless the model's grounding space is this one."""
-        if not torch.allclose(model.grounding.basis.cpu(), self._basis, atol=1e-3):
-            raise InputError(
-                "The checkpoint's names were aligned with another feature cache; give the one that it was trained from."
-            )
 
     def held_out_prompts(self, texts: list[Text]) -> Tensor:
         """Semantic prompts (len(texts), prompt_dim) of texts of the cache, each from a fit without its family."""

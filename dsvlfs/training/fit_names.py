@@ -41,7 +41,6 @@ def fit_names(checkpoint: str | Path, config_file: Path, cache_folder: Path, out
         description_noise=config.description_noise,
         classes=imagenet_classes() if config.classifier_names else None,
     )
-    alignment.check(model)
     alignment.apply(model)
     model.save_pretrained(out, dtype=torch.float16)
     return alignment.accuracy

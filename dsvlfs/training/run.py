@@ -4,7 +4,7 @@ With packs (`tiny.yaml`) the frozen features are computed once and kept; with a 
 of its own photos. In the first `text_only_steps` the language model reads the class alone and is left as it is, and
 the semantic prompt as `alignment.py` fits it; the others train everything, LoRA and LLaVA's projector included, with
 the photo in the question. Where `max_shots` is above 1, all that learns is the attention over several shots, on top of
-the checkpoint that the run starts from and the feature cache that this was trained from.
+the checkpoint that the run starts from.
 
 A run writes its state as it goes; killed and resumed, it goes on with the same episodes.
 """
@@ -28,7 +28,6 @@ from ..hub.checkpoint_files import PACKAGED_CHECKPOINTS
 from ..hub.imagenet_classes import imagenet_classes
 from ..measuring.correlation_health import MEASURES, is_collapsed
 from ..processes import PATIENCE
-from .alignment import SemanticAlignment
 from .episode_losses import EpisodeLosses, build_model
 from .feature_cache import FeatureCache
 from .run_folder import RunFolder
@@ -121,16 +120,16 @@ def train(
             f"The language model of {run.start_from()} is adapted to photos, and text_only_steps suppose one "
             "that is not; set them to 0."
         )
+    keeps_names = config.learns_shots or config.learns_photo
+    if keeps_names and not model.grounding.basis.any():
+        raise InputError(f"The names of {run.start_from()} were never fitted; give --start-from a trained checkpoint.")
     if config.dataset == PACKS:
         model.to(accelerator.device)  # the frozen features come before the first step
     episodes = open_episodes(config, model.eval(), data_root, cache or out / "cache")
     if episodes.alignment is not None:
         if episodes.alignment.accuracy is not None:
             accelerator.print(f"Held-out names find their own photo among four in {episodes.alignment.accuracy:.0%}.")
-        if config.learns_shots or config.learns_photo:
-            assert isinstance(episodes.alignment, SemanticAlignment)
-            episodes.alignment.check(model)
-        elif not progress.step:
+        if not (keeps_names or progress.step):
             episodes.alignment.apply(model)
     if config.learns_photo:
         if not progress.step:

@@ -34,9 +34,9 @@ def _entries(families: int = 20, members: int = 8) -> list[dict]:
     ]
 
 
-def _fit(monkeypatch, features, states, entries):
+def _fit(monkeypatch, features, states, entries, model=None):
     """An alignment of these objects and states, and the model it was fitted to."""
-    model = _model()
+    model = model or _model()
     objects = alignment.Objects(F.normalize(features, dim=1), entries, torch.zeros(CHANNELS))
     monkeypatch.setattr(alignment, "read_objects", lambda *_: objects)
     cache = SimpleNamespace(names=lambda part: {"0": {"objects": entries}})
@@ -100,6 +100,16 @@ def test_a_held_out_prompt_does_not_know_its_family(monkeypatch, world):
     held_out_changed, own_changed = directions(changed, entries[family[0]]["names"][0])
     torch.testing.assert_close(held_out, held_out_changed, atol=1e-5, rtol=0)
     assert (own - own_changed).abs().max() > 0.01
+
+
+def test_a_space_that_a_decoder_reads_stays(monkeypatch, world):
+    features, states, entries = world
+    _, first = _fit(monkeypatch, features, states, entries)
+    own = first.grounding.basis.clone()
+    _, other = _fit(monkeypatch, features.flip(0)[:100], states, entries[::-1][:100])
+    assert not torch.allclose(other.grounding.basis, own, atol=0.1)
+    _, further = _fit(monkeypatch, features.flip(0)[:100], states, entries[::-1][:100], first)
+    assert torch.equal(further.grounding.basis, own)
 
 
 def test_the_map_is_highest_where_the_prompt_fits():

@@ -175,10 +175,10 @@ def test_what_does_not_fit_gets_a_sentence(trained, tmp_path):
         train_micro.run(*options, "--cache", tmp_path / "other")
 
 
-def test_names_of_another_cache_are_refused(trained, tmp_path):
+def test_a_start_whose_names_were_never_fitted_is_refused(trained, tmp_path):
     model = build_micro_model()
     model.save_pretrained(tmp_path / "unaligned")
     options = _options(trained, tmp_path / "run")
     options[-1] = tmp_path / "unaligned"
-    with pytest.raises(InputError, match="another feature cache"):
+    with pytest.raises(InputError, match="never fitted"):
         train_micro.run(*options)
