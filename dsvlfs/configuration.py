@@ -75,6 +75,8 @@ class DSVLFSConfig(PreTrainedConfig):
             does.
         fit_weight: so many times that map, from -1 to 1, is added to the mask's logits in inference for each support
             beyond the first, up to five: more supports make the fit surer than the decoder learned to take it.
+        fit_doubt: it is added only where the supports foretell one another (`dsvlfs.parts.request_fit.foretold`) with
+            an IoU under this; None adds it always.
         detail_layers: two layers finer than the decoder's embedding, for twice and for four times its side, that join
             it as it is upscaled; None upscales it alone, as SAM does.
         match_priors: also give the visual prompt each channel's mean and maximum over the support positions,
@@ -150,6 +152,7 @@ class DSVLFSConfig(PreTrainedConfig):
         match_priors: bool = False,
         fit_ridge: float | None = None,
         fit_weight: float = 0.0,
+        fit_doubt: float | None = None,
         detail_layers: list[str] | None = None,
         prompt_dim: int = 256,
         decoder_multimask_outputs: int = 3,
@@ -208,6 +211,7 @@ class DSVLFSConfig(PreTrainedConfig):
         self.match_priors = match_priors
         self.fit_ridge = fit_ridge
         self.fit_weight = fit_weight
+        self.fit_doubt = fit_doubt
         self.detail_layers = detail_layers
         self.prompt_dim = prompt_dim
         self.decoder_multimask_outputs = decoder_multimask_outputs

@@ -136,7 +136,8 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
         )
         self.request_fit = None
         if config.fit_ridge is not None:
-            self.request_fit = RequestFit(prompt_dim=config.prompt_dim, ridge=config.fit_ridge)
+            fit = {"ridge": config.fit_ridge, "share": config.fit_weight, "doubt": config.fit_doubt}
+            self.request_fit = RequestFit(prompt_dim=config.prompt_dim, **fit)
         self.shot_attention: ShotAttention | None = None
         if config.shot_aggregation == "attention":
             self.add_shot_attention()

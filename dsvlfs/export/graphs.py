@@ -88,8 +88,8 @@ class MatcherGraph(_Graph):
         if model.request_fit is not None:
             score = model.request_fit.score(query, [layer[None] for layer in support], masks[None], size)
             visual = visual + model.request_fit.prompt(score)
-            further = (torch.ones_like(masks[:, 0, 0]).sum().clamp(max=5) - 1) * config.fit_weight
-            added = score * further
+            if model.request_fit.share:
+                added = score * model.request_fit.weight(support, masks)
         fit = semantic_prompt[:, 0] * 0 + 1
         if config.name_trust is not None:
             named = [support[config.correlation_layers.index(name)] for name in config.grounding_layers]

@@ -128,6 +128,7 @@ class Settings(Prompts, total=False):
     match_priors: bool
     fit_ridge: Annotated[FiniteFloat, Field(gt=0, le=1e9)] | None
     fit_weight: Annotated[FiniteFloat, Field(ge=0, le=1000)]
+    fit_doubt: _Share | None
     detail_layers: _Layers | None
     prompt_dim: Annotated[int, Field(ge=8, le=4096)]
     decoder_multimask_outputs: Annotated[int, Field(ge=0, le=64)]

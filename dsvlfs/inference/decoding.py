@@ -10,9 +10,6 @@ from ..parts.matching import Match
 from .encoded import Asked, Shots, Support
 from .interface import Parts
 
-_SUREST = 5
-"""Supports from which on a fit to them is believed no further."""
-
 
 def image_embedding(model: Parts, features: dict[str, Tensor]) -> Tensor:
     """The mask decoder's image embedding (batch, prompt_dim, height, width)."""
@@ -102,11 +99,11 @@ def _shown(model: Parts, asked: Asked, visual: Tensor | None, shots: Shots | Non
     layers = [layer.unflatten(0, shape) for layer in layers]
     score = model.request_fit.score(query, layers, masks.unflatten(0, shape), visual.shape[-1])
     logits = _decode(model, asked, visual + model.request_fit.prompt(score))
-    further = min(shape[1], _SUREST) - 1
-    if not model.config.fit_weight * further:
+    if not (together and model.request_fit.share):
         return logits
+    weight = model.request_fit.weight(shots.support.layers, shots.support.masks)
     own = F.interpolate(score[:, None], logits.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
-    return logits + model.config.fit_weight * further * own.to(logits.dtype)
+    return logits + weight * own.to(logits.dtype)
 
 
 def _decode(model: Parts, asked: Asked, visual: Tensor | None) -> Tensor:

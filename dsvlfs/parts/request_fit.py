@@ -20,6 +20,8 @@ _TINY = 1e-4
 _SHARPNESS = 5.0
 """So many times a score are the logits of being foreground."""
 _NOTHING = 1e-30
+_SUREST = 5
+"""Supports from which on a fit to them is believed no further."""
 _STEPS = 64
 """Of conjugate gradients: from one support to five the map is then within 1e-4 of the exact one."""
 
@@ -56,17 +58,51 @@ def fit_request(
     if shots is not None:
         number = torch.arange(mask.shape[1], device=mask.device).repeat_interleave(mask[0, 0].numel())
         there = (number < shots[:, None]).to(share.dtype)
-    area = ((share * there).sum(dim=1) / there.sum(dim=1)).clamp(_TINY, 1 - _TINY)[:, None]
-    root = (there * (share / (2 * area) + (1 - share) / (2 * (1 - area)))).sqrt()
-    weighted = positions * root[:, :, None]
-    gram = weighted @ weighted.mT + ridge * torch.eye(weighted.shape[1], device=weighted.device)
-    wanted = root * (2 * share - 1)
-    if torch.compiler.is_exporting():  # other engines know no Cholesky factors
-        dual = conjugate_gradients(gram, wanted[:, :, None])
-    else:
-        dual = torch.cholesky_solve(wanted[:, :, None], torch.linalg.cholesky(gram))
-    direction = weighted.mT @ dual
+    direction = positions.mT @ _coefficients(positions @ positions.mT, share, there, ridge)
     return (places @ direction)[:, :, 0].unflatten(1, (size, size))
+
+
+def foretold(support: Sequence[Tensor], mask: Tensor, *, ridge: float) -> Tensor:
+    """How well several supports foretell one another: each one's mask by the fit to all others.
+
+    Args:
+        support: (K, C_i, grid, grid) each, K at least 2.
+        mask: (K, grid, grid), the share of foreground, in [0, 1].
+        ridge: of `fit_request`.
+
+    Returns:
+        The IoU, a number: its mean over the supports.
+    """
+    positions = _unit([layer.float().movedim(1, -1).flatten(0, 2) for layer in support])
+    share = mask.float().flatten()
+    shot = torch.arange(mask.shape[0], device=mask.device)  # `len` is fixed in an export
+    own = (shot[:, None] == shot)[:, :, None].expand(-1, -1, mask[0].numel()).flatten(1).to(share.dtype)
+    gram, share = (known.expand(mask.shape[0], *known.shape) for known in (positions @ positions.mT, share))
+    score = (gram @ _coefficients(gram, share, 1 - own, ridge))[:, :, 0]
+    found, there = score > 0, share > 0.5
+    both, either = ((own * cells).sum(dim=1) for cells in (found & there, found | there))
+    return (both / either.clamp(min=1)).mean()
+
+
+def _coefficients(gram: Tensor, share: Tensor, there: Tensor, ridge: float) -> Tensor:
+    """What each support position adds to the direction of the fit.
+
+    Args:
+        gram: (batch, n, n), products of the positions' features.
+        share: (batch, n), of foreground.
+        there: (batch, n), 1 for the positions that are fitted to, 0 for others.
+        ridge: added to the diagonal.
+
+    Returns:
+        (batch, n, 1).
+    """
+    area = ((share * there).sum(dim=1) / there.sum(dim=1)).clamp(_TINY, 1 - _TINY)[:, None]
+    root = (there * (share / (2 * area) + (1 - share) / (2 * (1 - area)))).sqrt()[:, :, None]
+    weighted = root * gram * root.mT + ridge * torch.eye(gram.shape[1], device=gram.device)
+    wanted = root * (2 * share - 1)[:, :, None]
+    if torch.compiler.is_exporting():  # other engines know no Cholesky factors
+        return root * conjugate_gradients(weighted, wanted)
+    return root * torch.cholesky_solve(wanted, torch.linalg.cholesky(weighted))
 
 
 def conjugate_gradients(matrix: Tensor, wanted: Tensor, steps: int = _STEPS) -> Tensor:
@@ -112,11 +148,14 @@ class RequestFit(nn.Module):
     Args:
         prompt_dim: channels of the dense prompt.
         ridge: of `fit_request`.
+        share: of a score that `weight` adds for each further support.
+        doubt: supports that foretell one another (`foretold`) with an IoU of this or more get no such share; None gives
+            it to all.
     """
 
-    def __init__(self, *, prompt_dim: int, ridge: float = 10.0) -> None:
+    def __init__(self, *, prompt_dim: int, ridge: float = 10.0, share: float = 0.0, doubt: float | None = None) -> None:
         super().__init__()
-        self.ridge = ridge
+        self.ridge, self.share, self.doubt = ridge, share, doubt
         self.to_prompt = nn.Sequential(
             nn.Conv2d(2, prompt_dim, 3, padding=1), nn.ReLU(), nn.Conv2d(prompt_dim, prompt_dim, 3, padding=1)
         )
@@ -148,6 +187,19 @@ class RequestFit(nn.Module):
     ) -> Tensor:
         """`fit_request` with this strength, (batch, size, size)."""
         return fit_request(query, support, mask, ridge=self.ridge, size=size, shots=shots)
+
+    def weight(self, support: Sequence[Tensor], mask: Tensor) -> Tensor:
+        """How many times a score is added to the mask's logits, a number: `share` of it for each support beyond the
+        first, where they do not foretell one another. Where they do, matching tells as much (docs/experiments.md).
+
+        Args:
+            support: (K, C_i, grid, grid) each.
+            mask: (K, grid, grid), in [0, 1].
+        """
+        further = torch.ones_like(mask[:, 0, 0]).sum().clamp(max=_SUREST) - 1
+        if self.doubt is None:
+            return self.share * further
+        return self.share * further * (foretold(support, mask, ridge=self.ridge) < self.doubt)
 
     def loss(self, score: Tensor, target: Tensor, counted: Tensor | None = None) -> Tensor:
         """The cross-entropy of a score alone, which teaches the features that it was fitted to: one can learn through a

@@ -35,6 +35,7 @@ def exported(tmp_path_factory) -> tuple[DSVLFSModel, Path]:
         {
             "detail_layers": ["vision.2", "vision.1"],
             "fit_ridge": 10.0,
+            "fit_doubt": 0.9,
             "fit_weight": 2.0,
             "logit_offset": 0.0,
             "match_background": True,

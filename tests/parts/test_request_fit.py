@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dsvlfs.parts.request_fit import RequestFit, fit_request
+from dsvlfs.parts.request_fit import RequestFit, fit_request, foretold
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -64,3 +64,17 @@ def test_a_new_part_adds_nothing_and_learns(request_of_two):
     assert not added.any()
     added.sum().backward()
     assert part.to_prompt[-1].bias.grad.any()
+
+
+def test_supports_foretell_one_another_by_the_fit_to_all_others(request_of_two):
+    _, support, mask = request_of_two
+    support, mask = [layer[0] for layer in support], mask[0]
+    ious = []
+    for number in range(3):
+        others = [other for other in range(3) if other != number]
+        query = [layer[number : number + 1] for layer in support]
+        score = fit_request(query, [layer[None, others] for layer in support], mask[None, others], ridge=0.7, size=3)[0]
+        found, there = score > 0, mask[number] > 0.5
+        ious.append((found & there).sum() / (found | there).sum())
+    torch.testing.assert_close(foretold(support, mask, ridge=0.7), torch.stack(ious).mean())
+    assert 0 < torch.stack(ious).mean() < 1
