@@ -190,7 +190,8 @@ class RequestFit(nn.Module):
 
     def weight(self, support: Sequence[Tensor], mask: Tensor) -> Tensor:
         """How many times a score is added to the mask's logits, a number: `share` of it for each support beyond the
-        first, where they do not foretell one another. Where they do, matching tells as much (docs/experiments.md).
+        first, up to five, where these do not foretell one another. Where they do, matching tells as much
+        (docs/experiments.md).
 
         Args:
             support: (K, C_i, grid, grid) each.
@@ -199,7 +200,8 @@ class RequestFit(nn.Module):
         further = torch.ones_like(mask[:, 0, 0]).sum().clamp(max=_SUREST) - 1
         if self.doubt is None:
             return self.share * further
-        return self.share * further * (foretold(support, mask, ridge=self.ridge) < self.doubt)
+        first = [layer[:_SUREST] for layer in support]  # of many, its matrices would fill the memory
+        return self.share * further * (foretold(first, mask[:_SUREST], ridge=self.ridge) < self.doubt)
 
     def loss(self, score: Tensor, target: Tensor, counted: Tensor | None = None) -> Tensor:
         """The cross-entropy of a score alone, which teaches the features that it was fitted to: one can learn through a
