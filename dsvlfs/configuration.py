@@ -77,6 +77,10 @@ class DSVLFSConfig(PreTrainedConfig):
             beyond the first, up to five: more supports make the fit surer than the decoder learned to take it.
         fit_doubt: it is added only where the supports foretell one another (`dsvlfs.parts.request_fit.foretold`) with
             an IoU under this; None adds it always.
+        remembered_classes: names of classes that fine-tuning remembered from its photos: asked for by one of these, the
+            map of what it remembers (`dsvlfs.parts.class_memory`) stands in place of that of the fit to the request,
+            and serves without supports as well. None remembers nothing; needs `fit_ridge`.
+        memory_weight: so many times such a map is added to the mask's logits.
         detail_layers: two layers finer than the decoder's embedding, for twice and for four times its side, that join
             it as it is upscaled; None upscales it alone, as SAM does.
         match_priors: also give the visual prompt each channel's mean and maximum over the support positions,
@@ -153,6 +157,8 @@ class DSVLFSConfig(PreTrainedConfig):
         fit_ridge: float | None = None,
         fit_weight: float = 0.0,
         fit_doubt: float | None = None,
+        remembered_classes: list[str] | None = None,
+        memory_weight: float = 8.0,
         detail_layers: list[str] | None = None,
         prompt_dim: int = 256,
         decoder_multimask_outputs: int = 3,
@@ -212,6 +218,8 @@ class DSVLFSConfig(PreTrainedConfig):
         self.fit_ridge = fit_ridge
         self.fit_weight = fit_weight
         self.fit_doubt = fit_doubt
+        self.remembered_classes = remembered_classes and list(remembered_classes)
+        self.memory_weight = memory_weight
         self.detail_layers = detail_layers
         self.prompt_dim = prompt_dim
         self.decoder_multimask_outputs = decoder_multimask_outputs

@@ -22,16 +22,16 @@ from .hub.checkpoint_files import files_of, read_tensors
 from .hub.loading import blaming_config, open_checkpoint
 from .hub.model_card import new_card, with_tags
 from .hub.saving import LANGUAGE_MODEL, save_checkpoint
+from .hub.trained_parts import new_class_memory, new_grounding, new_neck, new_request_fit
 from .hub.upload import check_options, upload
 from .inference.doors import InferenceMixin
 from .parts.aggregation import ShotAttention
 from .parts.capture_hooks import list_for_capture, remove_capture_hooks
-from .parts.grounding import SemanticGrounding
 from .parts.image_encoder import ImageEncoder
 from .parts.losses import TrainingOutput, bce_loss, dice_loss
-from .parts.mask_decoder import EmbeddingNeck, MaskDecoder
+from .parts.mask_decoder import MaskDecoder
 from .parts.matching import DenseMatcher
-from .parts.request_fit import FitSupports, RequestFit
+from .parts.request_fit import FitSupports
 from .parts.semantic_encoder import Question, SemanticEncoder
 from .processing import DSVLFSProcessor
 
@@ -113,20 +113,8 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
             photo_state=config.photo_state,
             prompt_dim=config.prompt_dim,
         )
-        self.neck = None
-        if config.embedding_layers:
-            self.neck = EmbeddingNeck(
-                inputs=sum(layer_channels(config, name) for name in config.embedding_layers),
-                outputs=config.prompt_dim,
-            )
-        self.grounding = None
-        if config.grounding_layers:
-            self.grounding = SemanticGrounding(
-                channels=[layer_channels(config, name) for name in config.grounding_layers],
-                prompt_dim=config.prompt_dim,
-            )
-        if config.name_trust is not None and not {*(config.grounding_layers or [""])} <= {*config.correlation_layers}:
-            raise InputError("name_trust needs grounding_layers, all of them among correlation_layers; leave it out.")
+        self.neck = new_neck(config)
+        self.grounding = new_grounding(config)
         self.matcher = DenseMatcher(
             layers=len(config.correlation_layers),
             channels=config.match_channels,
@@ -134,10 +122,8 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
             background=config.match_background,
             priors=config.match_priors,
         )
-        self.request_fit = None
-        if config.fit_ridge is not None:
-            fit = {"ridge": config.fit_ridge, "share": config.fit_weight, "doubt": config.fit_doubt}
-            self.request_fit = RequestFit(prompt_dim=config.prompt_dim, **fit)
+        self.request_fit = new_request_fit(config)
+        self.class_memory = new_class_memory(config)
         self.shot_attention: ShotAttention | None = None
         if config.shot_aggregation == "attention":
             self.add_shot_attention()
@@ -146,9 +132,8 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
 
     def _place(self, device: torch.device) -> None:
         """Moves what belongs to no base."""
-        own = self.mask_decoder, self.neck, self.grounding, self.matcher, self.request_fit, self.shot_attention
-        for part in own:
-            if part is not None:
+        for part in self.children():
+            if part not in (self.image_encoder, self.semantic_encoder):
                 part.to(device)
         self.semantic_encoder.place(device)
 

@@ -33,7 +33,7 @@ def run_command(arguments: list[object], kill_at: tuple[str, int] | None = None)
 
 
 def _build(config: DSVLFSConfig) -> DSVLFSModel:
-    kept = ("fit_loss_weight", "fit_ridge", "image_lora_rank", "image_lora_layers")
+    kept = ("fit_loss_weight", "fit_ridge", "image_lora_rank", "image_lora_layers", "remembered_classes")
     model = build_micro_model(**{name: getattr(config, name) for name in kept})
     if config.shot_aggregation == "attention":
         model.add_shot_attention()

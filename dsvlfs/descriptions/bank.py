@@ -6,6 +6,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from ..inference.checks import name_key
+
 
 def bank_description(class_name: str, *, long: bool = False) -> str | None:
     """What a class looks like.
@@ -17,8 +19,8 @@ def bank_description(class_name: str, *, long: bool = False) -> str | None:
     Returns:
         The bank's text; None where the bank lacks the class.
     """
-    paragraph = _texts_by_key("paragraphs.json").get(_key(class_name)) if long else None
-    return paragraph or _texts_by_key("bank.json").get(_key(class_name))
+    paragraph = _texts_by_key("paragraphs.json").get(name_key(class_name)) if long else None
+    return paragraph or _texts_by_key("bank.json").get(name_key(class_name))
 
 
 def bank_names(*, long: bool = False) -> list[str]:
@@ -34,9 +36,5 @@ def _bank(name: str) -> dict[str, Any]:
 @cache
 def _texts_by_key(name: str) -> dict[str, str]:
     texts, synonyms = _bank(name)["descriptions"], _bank("bank.json")["synonyms"]
-    own = {_key(synonym): texts[name] for synonym, name in synonyms.items() if name in texts}
-    return own | {_key(name): text for name, text in texts.items()}
-
-
-def _key(name: str) -> str:
-    return "".join(name.casefold().replace("-", "").replace("_", "").split())
+    own = {name_key(synonym): texts[name] for synonym, name in synonyms.items() if name in texts}
+    return own | {name_key(name): text for name, text in texts.items()}

@@ -79,6 +79,11 @@ def _check(model: DSVLFSModel, folder: Path) -> None:
         raise InputError(
             "Only checkpoints of size tiny whose language model reads no photo can be exported; give another --model."
         )
+    if remembered := len(model.config.remembered_classes or []):
+        raise InputError(
+            f"The checkpoint remembers classes ({remembered}), which the graphs do not hold; export the one it was "
+            "fine-tuned from."
+        )
     if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or (folder / MANIFEST).is_file())):
         raise InputError(f"{folder} holds something else, which an export would replace; give a new folder.")
 

@@ -129,6 +129,8 @@ class Settings(Prompts, total=False):
     fit_ridge: Annotated[FiniteFloat, Field(gt=0, le=1e9)] | None
     fit_weight: Annotated[FiniteFloat, Field(ge=0, le=1000)]
     fit_doubt: _Share | None
+    remembered_classes: Annotated[list[_Name], Field(min_length=1, max_length=100_000)] | None
+    memory_weight: Annotated[FiniteFloat, Field(ge=0, le=1000)]
     detail_layers: _Layers | None
     prompt_dim: Annotated[int, Field(ge=8, le=4096)]
     decoder_multimask_outputs: Annotated[int, Field(ge=0, le=64)]

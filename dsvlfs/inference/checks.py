@@ -30,6 +30,11 @@ def class_name_of(text: object) -> str:
     return name
 
 
+def name_key(name: str) -> str:
+    """What is the same for every way to write a class's name: case, hyphens, underscores and spaces do not count."""
+    return "".join(name.casefold().replace("-", "").replace("_", "").split())
+
+
 def description_of(text: object) -> str:
     """A description on one line; empty where there is none."""
     return "" if text is None else _line_of(text, "description", MAX_DESCRIPTION)

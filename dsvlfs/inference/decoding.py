@@ -90,20 +90,32 @@ def decode(
 
 
 def _shown(model: Parts, asked: Asked, visual: Tensor | None, shots: Shots | None, *, together: bool = False) -> Tensor:
-    """Mask logits (V, height, width) by V visual prompts and the fit to each shot, or to all of them together."""
-    if visual is None or shots is None or model.request_fit is None:
+    """Mask logits (max(V, 1), height, width) by V visual prompts and the fit to each shot, or to all of them together;
+    what the model remembers of a class stands in place of such a fit."""
+    if asked.remembered is not None:
+        score, weight = asked.remembered, model.config.memory_weight
+        if visual is None:
+            visual = model.mask_decoder.no_visual_prompt[None, :, None, None]
+    elif visual is None or shots is None or model.request_fit is None:
         return _decode(model, asked, visual)
+    else:
+        score, weight = _fitted(model, asked, shots, visual.shape[-1], together)
+    logits = _decode(model, asked, visual + model.request_fit.prompt(score))
+    if weight is None:
+        return logits
+    own = F.interpolate(score[:, None], logits.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+    return logits + weight * own.to(logits.dtype)
+
+
+def _fitted(model: Parts, asked: Asked, shots: Shots, size: int, together: bool) -> tuple[Tensor, Tensor | None]:
+    """The map of the fit to each shot (K, size, size), or to all of them together (1, size, size); and so many times
+    it is added to the logits."""
     layers, masks = shots.support.layers, shots.support.masks
     shape = (1, len(masks)) if together else (len(masks), 1)
     query = [asked.features[name].expand(shape[0], -1, -1, -1) for name in model.config.correlation_layers]
-    layers = [layer.unflatten(0, shape) for layer in layers]
-    score = model.request_fit.score(query, layers, masks.unflatten(0, shape), visual.shape[-1])
-    logits = _decode(model, asked, visual + model.request_fit.prompt(score))
-    if not (together and model.request_fit.share):
-        return logits
-    weight = model.request_fit.weight(shots.support.layers, shots.support.masks)
-    own = F.interpolate(score[:, None], logits.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
-    return logits + weight * own.to(logits.dtype)
+    one = [layer.unflatten(0, shape) for layer in layers]
+    score = model.request_fit.score(query, one, masks.unflatten(0, shape), size)
+    return score, model.request_fit.weight(layers, masks) if together and model.request_fit.share else None
 
 
 def _decode(model: Parts, asked: Asked, visual: Tensor | None) -> Tensor:

@@ -149,9 +149,11 @@ class Asked:
         embedding: (1, prompt_dim, height, width) of the query.
         semantic: (1, prompt_dim) of the class; None where the name is left out.
         grounded: (1, prompt_dim, height, width), what that adds to the dense prompt; comes with `semantic`.
+        remembered: (1, height, width), the map of a class that the model remembers; comes with `semantic`.
     """
 
     features: dict[str, Tensor]
     embedding: Tensor
     semantic: Tensor | None = None
     grounded: Tensor | None = None
+    remembered: Tensor | None = None

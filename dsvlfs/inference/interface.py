@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..configuration import DSVLFSConfig
 from ..parts.aggregation import ShotAttention
+from ..parts.class_memory import ClassMemory
 from ..parts.grounding import SemanticGrounding
 from ..parts.image_encoder import ImageEncoder
 from ..parts.mask_decoder import EmbeddingNeck, MaskDecoder
@@ -44,6 +45,7 @@ class Parts(Protocol):
     grounding: SemanticGrounding | None
     matcher: DenseMatcher
     request_fit: RequestFit | None
+    class_memory: ClassMemory | None
     shot_attention: ShotAttention | None
 
     @property

@@ -27,6 +27,7 @@ from .interface import Parts
 from .name_trust import name_fit
 from .photos import Photo, load_photo
 from .presence import support_fit
+from .remembered import remembered_map
 from .results import Prediction, Segmentation
 from .zoom import region_to_look_at, with_second_look
 
@@ -95,7 +96,8 @@ def predict(
             weight * model.semantic_encoder.prompt(features["tokens"], question) for weight, question in texts
         )
         grounded = ground(model, features, semantic, size) if model.grounding is not None else None
-        by_name = Asked(features, by_support.embedding, semantic, grounded)
+        remembered = remembered_map(model, features, class_name_of(class_name), size)
+        by_name = Asked(features, by_support.embedding, semantic, grounded, remembered)
     if support is not None and any(mode != "semantic" for mode in modes):
         shots = compare(model, features, support, size)
     predictions = {}

@@ -52,7 +52,7 @@ def fit_request(
         (batch, size, size), in float32.
     """
     positions = _unit([layer.float().movedim(2, -1).flatten(1, 3) for layer in support])
-    places = _unit([_resampled(layer.float(), size).movedim(1, -1).flatten(1, 2) for layer in query])
+    places = unit_positions(query, size)
     share = mask.float().flatten(1)
     there = torch.ones_like(share)
     if shots is not None:
@@ -60,6 +60,19 @@ def fit_request(
         there = (number < shots[:, None]).to(share.dtype)
     direction = positions.mT @ _coefficients(positions @ positions.mT, share, there, ridge)
     return (places @ direction)[:, :, 0].unflatten(1, (size, size))
+
+
+def unit_positions(layers: Sequence[Tensor], size: int) -> Tensor:
+    """What a fit reads of photos: at each position all layers, each of unit length, side by side.
+
+    Args:
+        layers: (batch, C_i, h_i, w_i) each.
+        size: side of the grid that they are brought to.
+
+    Returns:
+        (batch, size * size, sum of C_i), in float32.
+    """
+    return _unit([_resampled(layer.float(), size).movedim(1, -1).flatten(1, 2) for layer in layers])
 
 
 def foretold(support: Sequence[Tensor], mask: Tensor, *, ridge: float) -> Tensor:

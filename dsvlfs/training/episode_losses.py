@@ -44,6 +44,11 @@ def build_model(config: TrainingConfig, accelerator: Accelerator, start: Path | 
         settings = read_config(start)
         if bool(settings.embedding_layers) != needs_neck:
             raise InputError(f"The checkpoint {start} is not of the size {config.size}; name another, or its size.")
+        if config.learns_image and settings.remembered_classes:
+            raise InputError(
+                f"The checkpoint {start} remembers classes by what its image encoder sees, which learns_image would "
+                "change; start from one that remembers none."
+            )
         if not config.learns_shots and not config.extend_names:
             settings.calibration, settings.min_presence = None, 0.0
     with accelerator.local_main_process_first():  # fetches and converts bases, once

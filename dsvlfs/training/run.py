@@ -30,6 +30,7 @@ from ..measuring.correlation_health import MEASURES, is_collapsed
 from ..processes import PATIENCE
 from .episode_losses import EpisodeLosses, build_model
 from .feature_cache import FeatureCache
+from .remembering import remember_classes
 from .run_folder import RunFolder
 from .schedule import StepPlan
 from .seeing import start_seeing
@@ -131,6 +132,8 @@ def train(
             accelerator.print(f"Held-out names find their own photo among four in {episodes.alignment.accuracy:.0%}.")
         if not (keeps_names or progress.step):
             episodes.alignment.apply(model)
+    if config.remembers and not progress.step:
+        remember_classes(model, FeatureCache(cache or out / "cache"))
     if config.learns_photo:
         if not progress.step:
             start_seeing(model, FeatureCache(cache or out / "cache"), imagenet_classes())

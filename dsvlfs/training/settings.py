@@ -64,6 +64,8 @@ class TrainingConfig:
             from the bases alone.
         extend_names: keep the checkpoint's fit of names and add those of the packs' classes to it, in place of a fit
             to these alone.
+        remembers: keep what the classes of the packs' queries look like under their names as well
+            (`dsvlfs.parts.class_memory`), solved from all views that show them before the first step.
         learns_photo: train what the photo adds to the semantic prompt alone (`PhotoPrompt`), on top of a checkpoint
             whose projector then learns to see in closed form (`dsvlfs.training.seeing`).
         learns_image: train LoRA on the image encoder as well (the model's `image_lora_rank`): the cache then keeps what
@@ -117,6 +119,7 @@ class TrainingConfig:
     classifier_names: bool = False
     start_from: str | None = None
     extend_names: bool = False
+    remembers: bool = False
     learns_photo: bool = False
     learns_image: bool = False
     model: dict[str, Any] = field(default_factory=dict)
@@ -189,6 +192,11 @@ class TrainingConfig:
                 "With max_shots above 1, text_only_steps must be as many as steps, and semantic_only and "
                 "validation_every 0."
             )
+        if self.remembers and (self.learns_image or self.dataset != PACKS):
+            raise InputError(
+                "remembers is for the packs, and keeps features of an image encoder that does not learn; set it or "
+                "learns_image to false."
+            )
         if self.learns_image and (self.learns_shots or self.learns_photo or self.dataset != PACKS):
             raise InputError(
                 "learns_image is for the packs, with max_shots 1 and without learns_photo; set it to false."
@@ -199,7 +207,7 @@ class TrainingConfig:
                 raise InputError(f"The setting {name} is {value!r}; give a list of names.")
         if unknown := set(self.packs) - set(PACK_NAMES):
             raise InputError(f"packs names {unknown.pop()!r}; the packs are {', '.join(PACK_NAMES)}.")
-        for name in ("classifier_names", "extend_names", "in_passes", "learns_photo", "learns_image"):
+        for name in ("classifier_names", "extend_names", "remembers", "in_passes", "learns_photo", "learns_image"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"The setting {name} is {getattr(self, name)!r}; give true or false.")
         if not isinstance(self.start_from, str | None):
