@@ -55,14 +55,26 @@ def class_direction(views: Iterable[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
     Returns:
         (channels,), in float32: the ridge regression's weights.
     """
-    gram: dict[bool, Tensor | float] = {True: 0.0, False: 0.0}
-    mean, total = dict(gram), dict.fromkeys(gram, 0.0)
+    everywhere = inside = wanted = wanted_inside = torch.zeros(())
+    total = total_inside = 0.0
     for positions, share, counted in views:
-        for is_class, weight in ((True, counted * share), (False, counted * (1 - share))):
-            gram[is_class] = gram[is_class] + (positions.T @ (positions * weight[:, None])).double()
-            mean[is_class] = mean[is_class] + (positions.T @ (weight * (2 * share - 1))).double()
-            total[is_class] += float(weight.sum())
-    half = {is_class: 0.5 / max(_TINY, amount) for is_class, amount in total.items()}
-    matrix = half[True] * gram[True] + half[False] * gram[False]
+        everywhere, wanted, total = _added(everywhere, wanted, total, positions, counted, share)
+        own = share > 0  # a class is a small part of most photos
+        part = positions[own], (counted * share)[own], share[own]
+        inside, wanted_inside, total_inside = _added(inside, wanted_inside, total_inside, *part)
+    half, rest = 0.5 / max(_TINY, total_inside), 0.5 / max(_TINY, total - total_inside)
+    matrix = half * inside + rest * (everywhere - inside)
     matrix.diagonal().add_(_RIDGE)
-    return torch.linalg.solve(matrix, half[True] * mean[True] + half[False] * mean[False]).float()
+    return torch.linalg.solve(matrix, half * wanted_inside + rest * (wanted - wanted_inside)).float()
+
+
+def _added(
+    gram: Tensor, wanted: Tensor, total: float, positions: Tensor, weight: Tensor, share: Tensor
+) -> tuple[Tensor, Tensor, float]:
+    """Sums in float64 with those of further positions: their products, what they are wanted to score, their weight."""
+    weighted = positions * weight[:, None]
+    return (
+        gram + (positions.T @ weighted).double(),
+        wanted + (weighted.T @ (2 * share - 1)).double(),
+        total + float(weight.sum()),
+    )

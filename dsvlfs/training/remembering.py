@@ -15,6 +15,9 @@ from ..parts.class_memory import class_direction
 from ..parts.request_fit import unit_positions
 from .feature_cache import FeatureCache
 
+_VIEWS = 100
+"""Of a class that are read, at most: further ones are of the same photos, and take seconds each."""
+
 
 @torch.no_grad()
 def remember_classes(model: DSVLFSModel, cache: FeatureCache) -> None:
@@ -32,7 +35,8 @@ def remember_classes(model: DSVLFSModel, cache: FeatureCache) -> None:
     old = zip(model.config.remembered_classes or [], model.class_memory.directions if model.class_memory else [])
     known = {name_key(name): (name, direction) for name, direction in old}
     for name, views in tqdm(sorted(shown.items()), desc="remembered classes"):
-        known[name_key(name)] = name, class_direction(_read(model, cache, views)).to(model.device)
+        some = views[:: -(-len(views) // _VIEWS)]
+        known[name_key(name)] = name, class_direction(_read(model, cache, some)).to(model.device)
     model.config.remembered_classes = [name for name, _ in known.values()] or None
     memory = new_class_memory(model.config)
     if memory is not None:

@@ -116,7 +116,8 @@ def train(
     accelerator.init_trackers("curves", init_kwargs={"tensorboard": {"purge_step": progress.step + 1}})
     set_seed(config.seed)
     model = build_model(config, accelerator, run.last if progress.step else run.start_from())
-    if not progress.step and config.text_only_steps and model.semantic_encoder.is_adapted:
+    reads_no_photo = config.text_only_steps or config.extend_names
+    if not progress.step and reads_no_photo and model.semantic_encoder.is_adapted:
         raise InputError(
             f"The language model of {run.start_from()} is adapted to photos, and text_only_steps suppose one "
             "that is not; set them to 0."

@@ -39,7 +39,7 @@ class TrainingConfig:
         scenes: number of cached query scenes by kind (`SceneComposer.kinds`).
         class_supports: cached supports of a class, at most, from photos of several objects.
         kind_weights: how often an episode's query is of each kind.
-        steps: optimiser steps.
+        steps: optimiser steps; none with `extend_names` leaves it at what is solved in closed form.
         text_only_steps: so many of them first, in which the language model reads the class without the photo and is
             not adapted, so that its answer is computed once a text; with "packs" and the tiny size only.
         batch_size: episodes a step, of all processes together.
@@ -140,7 +140,6 @@ class TrainingConfig:
             raise InputError(f"There is no mixed_precision '{self.mixed_precision}'; choose bf16 or no.")
         least = dict.fromkeys(
             (
-                "steps",
                 "batch_size",
                 "warmup_steps",
                 "max_shots",
@@ -153,6 +152,7 @@ class TrainingConfig:
             1,
         )
         least |= dict.fromkeys(("text_only_steps", "workers", "validation_every", "validation_pictures"), 0)
+        least["steps"] = 0 if self.extend_names else 1
         least |= {name: 1 for name in ("micro_batch_size",) if getattr(self, name) is not None}
         least |= {name: 0 for name in ("fold",) if getattr(self, name) is not None}
         for name, smallest in least.items():
@@ -178,8 +178,10 @@ class TrainingConfig:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
                 raise InputError(f"The setting {name} is {value!r}; give a share from 0 to 1.")
-        if self.text_only_steps and (self.size, self.dataset) != ("tiny", PACKS):
-            raise InputError("text_only_steps are for size tiny on the packs; set them to 0.")
+        if (self.text_only_steps or self.extend_names) and (self.size, self.dataset) != ("tiny", PACKS):
+            raise InputError(
+                "text_only_steps and extend_names are for size tiny on the packs; set them to 0 and to false."
+            )
         if self.extend_names and (self.learns_shots or self.text_only_steps != self.steps):
             raise InputError("extend_names is for steps without the photo; set text_only_steps to as many as steps.")
         if self.learns_photo and (self.learns_shots or self.extend_names or self.text_only_steps != self.steps):

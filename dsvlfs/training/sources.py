@@ -89,7 +89,7 @@ def open_episodes(config: TrainingConfig, model: DSVLFSModel, root: Path, cache_
         if own_validation:
             validation = _left_out_episodes(config, cache_folder, layers)
         alignment: NamesFit | None = None
-        if config.text_only_steps:
+        if config.text_only_steps or config.extend_names:
             with PartialState().main_process_first():  # the others find the texts read
                 states = TextStates(model, cache_folder / "texts.safetensors")
                 alignment = (

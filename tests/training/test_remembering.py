@@ -5,6 +5,7 @@ import torch
 import train_micro
 from conftest import build_micro_model
 from drawn_packs import draw_packs
+from safetensors.torch import load_file
 
 from dsvlfs import DSVLFSConfig, InputError
 from dsvlfs.parts.class_memory import class_direction
@@ -73,20 +74,47 @@ def test_classes_join_those_that_are_remembered_and_replace_their_own(drawn):
     assert not (model.class_memory.directions[1:] == 5).all(dim=1).any()
 
 
-def test_a_run_keeps_them_through_its_checkpoints(drawn, tmp_path):
-    packs, config, cache = drawn
-    train_micro.run("--config", config, "--data-root", packs, "--out", tmp_path, "--cache", cache)
+@pytest.fixture(scope="module")
+def run(drawn, tmp_path_factory):
+    """A run's folder."""
+    (packs, config, cache), out = drawn, tmp_path_factory.mktemp("run")
+    train_micro.run("--config", config, "--data-root", packs, "--out", out, "--cache", cache)
+    return out
+
+
+def test_a_run_keeps_them_through_its_checkpoints(drawn, run):
+    _, _, cache = drawn
     fresh = build_micro_model(fit_ridge=10.0)
     remember_classes(fresh, FeatureCache(cache))
     for name in ("last", "final"):
-        saved = DSVLFSConfig.from_pretrained(tmp_path / name)
+        saved = DSVLFSConfig.from_pretrained(run / name)
         assert saved.remembered_classes == fresh.config.remembered_classes
         again = build_micro_model(fit_ridge=10.0, remembered_classes=saved.remembered_classes)
-        again.load_trained(tmp_path / name / "model.safetensors")
+        again.load_trained(run / name / "model.safetensors")
         torch.testing.assert_close(again.class_memory.directions, fresh.class_memory.directions, rtol=2e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("wrong", ["learns_image: true", "dataset: pascal-5i\ntext_only_steps: 0\nsize: paper"])
+def test_ones_own_photos_are_remembered_without_a_step(drawn, run, tmp_path):
+    packs, _, _ = drawn
+    (tmp_path / "finetune.yaml").write_text(
+        "packs: [own_photos]\nextend_names: true\nremembers: true\nsteps: 0\ntext_only_steps: 0\n"
+        "scenes: {photo: 6}\nclass_supports: 2\n"
+    )
+    own = packs / "imagenet_sample" / "train"
+    train_micro.run(
+        *("--config", tmp_path / "finetune.yaml", "--data-root", own),
+        *("--out", tmp_path / "run", "--start-from", run / "final"),
+    )
+    before, after = (load_file(folder / "final" / "model.safetensors") for folder in (run, tmp_path / "run"))
+    learned = {name for name in before if not torch.equal(before[name], after[name])}
+    # The names' fit and the memory; the matching and the decoder are as they were.
+    assert all(name.startswith(("semantic_encoder.to_prompt", "class_memory")) for name in learned)
+    assert "class_memory.directions" in learned
+    known = DSVLFSConfig.from_pretrained(tmp_path / "run" / "final").remembered_classes
+    assert set(DSVLFSConfig.from_pretrained(run / "final").remembered_classes) <= set(known)
+
+
+@pytest.mark.parametrize("wrong", ["learns_image: true", "dataset: pascal-5i\nsize: paper"])
 def test_it_is_for_packs_and_an_encoder_that_does_not_learn(tmp_path, wrong):
     (tmp_path / "wrong.yaml").write_text("remembers: true\n" + wrong)
     with pytest.raises(InputError, match="remembers"):
