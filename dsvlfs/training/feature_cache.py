@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from pydantic import ConfigDict, with_config
 from safetensors import safe_open
 from torch import Tensor
@@ -26,6 +25,7 @@ from ..errors import InputError
 from ..files import read_json, write_text
 from ..hub.checkpoint_files import write_tensors
 from ..inference.encoded import View
+from ..inference.encoding import on_grid, support_grid
 from ..modeling import DSVLFSModel
 from ..processes import failing_together, join_processes
 from .scenes import Scene, SceneComposer
@@ -193,11 +193,6 @@ def _has_features(own: dict, wanted: dict) -> bool:
     return read <= layers and all(_same(own.get(name), wanted.get(name)) for name in _OF_THE_FEATURES)
 
 
-def pooled(model: DSVLFSModel, layer: Tensor) -> Tensor:
-    """A support's layer (batch, channels, height, width) on the support grid."""
-    return F.adaptive_avg_pool2d(layer, model.config.support_grid or layer.shape[-1])
-
-
 @torch.no_grad()
 def _beside_image(model: DSVLFSModel, view: View) -> dict[str, Tensor]:
     """A view's pixels, and what the vision tower makes of it."""
@@ -235,11 +230,12 @@ def _support(
     image = image.convert("RGB")
     view, square = model.processor.support_view(image, mask)
     features = _beside_image(model, view) if pixels else model.frozen_features(view)
+    grid = support_grid(model.config, features, view.image_pixels)
     layers = enumerate(model.config.correlation_layers)
-    tensors = {f"layer.{i}": pooled(model, features[n])[0].half().cpu() for i, n in layers if n in features}
+    tensors = {f"layer.{i}": on_grid(features[n], grid)[0].half().cpu() for i, n in layers if n in features}
     if pixels:
         tensors[PIXELS] = features[PIXELS][0].half()
-    grid_mask = pooled(model, square[:, None])[0]
+    grid_mask = on_grid(square[:, None], grid)[0]
     tensors["mask"] = (grid_mask[0] * 255).round().to("cpu", torch.uint8)
     names = {"photo_id": row["photo_id"], "names": row["class_names"], "definition": row["definition"]}
     return tensors, names | {"area": float(mask.mean())}

@@ -74,6 +74,24 @@ def test_a_batch_of_pixels_becomes_the_one_of_features(folders, fit_shots):
             torch.testing.assert_close(own[there], layer[there], rtol=2e-2, atol=2e-2)
 
 
+def test_without_a_support_grid_all_is_on_that_of_the_first_layer(packs, tmp_path):
+    settings = ADAPTED | {"support_grid": None, "correlation_layers": ["image.2", "vision.6"]}
+    model = build_micro_model(**settings)
+    batches = []
+    for name, text in (("features", SETTINGS), ("pixels", LIVE)):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "settings.yaml").write_text(text)
+        build_cache(load_config(folder / "settings.yaml"), model, packs, folder)
+        batches.append(_batch(folder))
+    wanted, made = batches[0], with_image_layers(model, batches[1])
+    assert {layer.shape[-2:] for layer in wanted.support_layers} == {(3, 3)}
+    assert wanted.support_mask.shape[-2:] == made.support_mask.shape[-2:] == (3, 3)
+    assert wanted.support_mask.max() > 0.5
+    for layer, own in zip(wanted.support_layers, made.support_layers, strict=True):
+        torch.testing.assert_close(own, layer, rtol=2e-2, atol=2e-2)
+
+
 def test_every_matrix_gets_a_gradient_and_the_base_none(folders):
     model = build_micro_model(**ADAPTED)
     with torch.no_grad():

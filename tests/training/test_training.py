@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from dsvlfs import DSVLFSModel, InputError
 from dsvlfs.cli import main
+from dsvlfs.hub.checkpoint_files import write_tensors
 from dsvlfs.training.class_texts import describe_classes, made_up_names
 from dsvlfs.training.feature_cache import FeatureCache
 from dsvlfs.training.packs import build_cache
@@ -75,6 +76,17 @@ def test_an_episode_is_made_by_its_number_alone(cache):
         assert a.class_name == b.class_name
         torch.testing.assert_close(a.features, b.features, rtol=0, atol=0)
         torch.testing.assert_close(a.support_layers, b.support_layers, rtol=0, atol=0)
+
+
+def test_a_supports_layers_are_in_the_configs_order_however_many(tmp_path):
+    FeatureCache(tmp_path)  # makes its folders
+    layers = {f"layer.{number}": torch.full((1, 3, 3), number) for number in range(12)}
+    write_tensors(tmp_path / "supports" / "photo-0.safetensors", layers | {"mask": torch.zeros(3, 3)})
+    entry = {"names": ["dot"], "photo_id": "0", "definition": "", "area": 0.1}
+    (tmp_path / "supports" / "photo-0.json").write_text(json.dumps(entry))
+    (tmp_path / "queries" / "photo-0.json").write_text(json.dumps({"kind": "blank", "objects": []}))
+    loaded, _ = _episodes(tmp_path, kind_weights={"blank": 1.0}).load_support("photo-0")
+    assert [int(layer[0, 0, 0]) for layer in loaded] == list(range(12))
 
 
 @pytest.mark.parametrize(("noise", "count"), [(0.1, 1), (0.5, 1), (0.67, 2), (0.9, 4), (1.0, 4)])
