@@ -364,7 +364,8 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
         """Loads the tensors of `trained_state_dict` from a safetensors file.
 
         Raises:
-            InputError: the file is missing, damaged, or of another configuration.
+            InputError: the file is missing, damaged, or of another configuration; or the model has merged its LoRA into
+                the image encoder, as `from_pretrained` does, and the file's is another.
         """
         self._adopt(read_tensors(file), file)
 
@@ -377,6 +378,12 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
             raise InputError(
                 f"The checkpoint {file} does not fit its config.json ({len(wrong)} tensors, first {wrong[0]}); get "
                 "both from the same place."
+            )
+        prefix, adapter = "image_encoder.adapter.", self.image_encoder.adapter
+        if adapter and adapter.loses({n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}):
+            raise InputError(
+                f"This model has merged its own LoRA into the image encoder, and that of {file} would change nothing; "
+                "load the checkpoint with from_pretrained."
             )
         self.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in state.items()}, strict=False)
 

@@ -115,6 +115,8 @@ def kept_with(model: Parts) -> str:
         )
         for name, tensor in base.state_dict().items()
     }
+    if (adapter := model.image_encoder.adapter) is not None:
+        weights |= {f"adapter.{name}": tensor for name, tensor in adapter.unmerged().items()}
     if any(tensor.device.type == "meta" for tensor in weights.values()):
         raise InputError("The encoders' weights are not in memory; load the model without a device_map that offloads.")
     said = json.dumps([_SUPPORT_VERSION, seen, tensor_digest(weights)], sort_keys=True, default=str)

@@ -117,7 +117,8 @@ def test_a_run_trains_the_image_encoder_and_inference_sees_it(folders, packs, tm
         for role in ("query", "fc2")
         for part in ("down", "up")
     }
-    assert all(tensor.abs().max() > 0 for tensor in learned.values())
+    start = build_micro_model(**ADAPTED).trained_state_dict()  # of the same seed
+    assert not any(torch.equal(tensor, start[name]) for name, tensor in learned.items())
 
     pixels = torch.randn(1, 3, 56, 56, generator=torch.Generator().manual_seed(0))
     model = build_micro_model(**ADAPTED)
@@ -128,6 +129,11 @@ def test_a_run_trains_the_image_encoder_and_inference_sees_it(folders, packs, tm
     model.image_encoder.merge()  # nothing is added twice
     merged = model.image_encoder(pixels)
     assert model.trained_state_dict().keys() == saved.keys()
+    model.load_trained(tmp_path / "run" / "last" / "model.safetensors")  # the same once more
+    unlearned = build_micro_model(**ADAPTED)
+    unlearned.image_encoder.merge()
+    with pytest.raises(InputError, match="has merged its own LoRA"):
+        unlearned.load_trained(tmp_path / "run" / "last" / "model.safetensors")
     for name, layer in adapted.items():
         assert (layer - plain[name]).abs().max() > 1e-3
         torch.testing.assert_close(merged[name], layer, rtol=1e-4, atol=1e-4)
