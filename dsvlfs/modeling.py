@@ -234,7 +234,7 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
             + config.dice_loss_weight * dice
             + config.fit_loss_weight * fit_loss
         )
-        return TrainingOutput(logits, loss, text_loss.detach(), bce.detach(), dice.detach())
+        return TrainingOutput(logits, loss, text_loss.detach(), bce.detach(), dice.detach(), fit_loss.detach())
 
     # Saving and loading ------------------------------------------------------------------------------------------
 

@@ -89,8 +89,8 @@ class FeatureCache:
         settings = {"scenes": scenes, "class_supports": class_supports, "seed": seed, "model": model.config.to_dict()}
         if pixels:
             settings["pixels"] = True
-        elif model.config.image_lora_rank:  # the features depend on what was trained
-            settings["encoder"] = model.encoder_digest()
+        elif encoder := _trained_encoder(model):
+            settings["encoder"] = encoder
         with failing_together():
             if state.is_main_process:
                 self._claim(settings)
@@ -107,13 +107,35 @@ class FeatureCache:
                 _write(stem, *make())
         state.wait_for_everyone()
 
-    def check(self, config: DSVLFSConfig) -> None:
-        """Raises InputError unless the cache holds features of such a model."""
+    def check(self, model: DSVLFSModel, layers: Collection[str] | None = None) -> None:
+        """Checks that the cache holds the features of such a model.
+
+        Args:
+            model: that will read them; LoRA on its image encoder is what it was when they were computed.
+            layers: names of those that will be read; None reads all.
+
+        Raises:
+            InputError: it is missing, of other layers or views, or of another image encoder, or keeps pixels in place
+                of what is read.
+        """
         file = self.folder / "settings.json"
         if not file.exists():
             raise InputError(f"There is no feature cache in {self.folder}; build it first.")
-        if not _has_features(read_json(file, _Settings)["model"], config.to_dict()):
+        own: dict[str, Any] = {**read_json(file, _Settings)}
+        if not _has_features(own["model"], model.config.to_dict()):
             raise InputError(f"The feature cache {self.folder} is of a model with other layers or views; give its own.")
+        if layers is not None and not any(name.startswith("image.") for name in layers):
+            return
+        if own.get("pixels"):
+            raise InputError(
+                f"The feature cache {self.folder} keeps pixels, for a run whose image encoder learns; give one of "
+                "features."
+            )
+        if own.get("encoder") != _trained_encoder(model):
+            raise InputError(
+                f"The feature cache {self.folder} is of an image encoder that was trained otherwise, or not at all; "
+                "give one that was computed with the checkpoint's own."
+            )
 
     def _claim(self, settings: dict) -> None:
         """Writes what the cache is of, or checks it."""
@@ -180,6 +202,11 @@ def _in_equal_shares(composer: SceneComposer, most: int, seed: int) -> list[int]
         own = [row for row in composer.prominent if names[row] == name]
         chosen += sorted(own[i] for i in rng.permutation(len(own))[:most])
     return chosen
+
+
+def _trained_encoder(model: DSVLFSModel) -> str | None:
+    """What an image encoder that training may have changed is known by; None of a base as it is."""
+    return model.encoder_digest() if model.config.image_lora_rank else None
 
 
 def _same(value: object, other: object) -> bool:

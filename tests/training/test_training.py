@@ -7,6 +7,7 @@ import paper_like
 import pytest
 import torch
 import train_micro
+from accelerate import Accelerator
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.utils import DistributedType
 from conftest import build_micro_model
@@ -16,8 +17,11 @@ from safetensors.torch import load_file, save_file
 
 from dsvlfs import DSVLFSModel, InputError
 from dsvlfs.cli import main
+from dsvlfs.files import checked
 from dsvlfs.hub.checkpoint_files import write_tensors
+from dsvlfs.hub.config_schema import Settings
 from dsvlfs.training.class_texts import describe_classes, made_up_names
+from dsvlfs.training.episode_losses import build_model
 from dsvlfs.training.feature_cache import FeatureCache
 from dsvlfs.training.packs import build_cache
 from dsvlfs.training.run_folder import RunFolder
@@ -252,6 +256,26 @@ def test_settings_that_cannot_be_are_named(tmp_path, setting):
         load_config(tmp_path / "wrong.yaml")
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"image_lora_layers": ["qkv"]},
+        {"image_lora_layers": "query"},
+        {"image_lora_layers": ["query", "query"]},
+        {"image_lora_rank": -1},
+        {"fit_doubt": 3},
+    ],
+)
+def test_a_setting_of_the_model_that_cannot_be_is_named(setting):
+    with pytest.raises(InputError, match=f"The setting 'model' has a wrong.*{next(iter(setting))}"):
+        build_model(TrainingConfig(model=setting), Accelerator(cpu=True))
+
+
+def test_the_loss_of_a_fit_that_there_is_not_is_refused():
+    with pytest.raises(InputError, match="give fit_ridge"):
+        build_micro_model(fit_loss_weight=0.5)
+
+
 def test_a_cache_of_other_settings_is_refused(cache, packs):
     with pytest.raises(InputError, match="other settings"):
         build_cache(TrainingConfig(), build_micro_model(), packs, cache)
@@ -270,6 +294,8 @@ def test_a_cache_outlives_settings_that_its_features_do_not_depend_on(cache, pac
 def test_the_configs_that_come_along_are_read(name):
     config = load_config(CONFIGS / f"{name}.yaml", fold=2)
     assert config.fold == 2
+    checked(config.model, Settings, name)
+    assert not (config.model and "further" in name)  # a start's own settings hold
     assert config.learns_shots == name.startswith("tiny-shots")
     if "-20i" in name or "-5i" in name:
         size = "base" if name.startswith("base-") else "paper"
