@@ -18,10 +18,11 @@ from .configuration import DSVLFSConfig
 from .errors import InputError
 from .hub.assembly import layer_channels, load_image_base, load_llava
 from .hub.bases import HUB_OPTIONS
-from .hub.checkpoint_files import files_of, read_tensors
+from .hub.checkpoint_files import files_of, read_checkpoint
+from .hub.language_share import LANGUAGE_MODEL, check_fit, copy_beginning, is_as_begun
 from .hub.loading import blaming_config, open_checkpoint
 from .hub.model_card import new_card, with_tags
-from .hub.saving import LANGUAGE_MODEL, save_checkpoint
+from .hub.saving import save_checkpoint
 from .hub.trained_parts import new_class_memory, new_grounding, new_neck, new_request_fit
 from .hub.upload import check_options, upload
 from .inference.doors import InferenceMixin
@@ -72,11 +73,9 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
         self.card: str | None = None
         with local_torch_dtype(torch.float32):
             self._compose(load_bases, image_options or {}, vlm_options or {})
-        self._adapters = frozenset(
-            name
-            for name, parameter in self.named_parameters()
-            if parameter.requires_grad and name.startswith(LANGUAGE_MODEL)
-        )
+        trained = {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+        share = {name: parameter for name, parameter in trained.items() if name.startswith(LANGUAGE_MODEL)}
+        self._adapters, self._begun = frozenset(share), copy_beginning(share)
 
     def _compose(self, load_bases: bool, image_options: Mapping[str, Any], vlm_options: Mapping[str, Any]) -> None:
         config = self.config
@@ -235,7 +234,7 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
             + config.dice_loss_weight * dice
             + config.fit_loss_weight * fit_loss
         )
-        return TrainingOutput(logits, loss, text_loss.detach(), bce.detach(), dice.detach())
+        return TrainingOutput(logits, loss, text_loss.detach(), bce.detach(), dice.detach(), fit_loss.detach())
 
     # Saving and loading ------------------------------------------------------------------------------------------
 
@@ -256,11 +255,13 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
         max_shard_size: int | str = "50GB",
         *,
         dtype: torch.dtype | None = None,
+        whole: bool = False,
         repo_id: str | None = None,
         **hub_options: Any,
     ) -> None:
         """Writes `config.json`, `model.safetensors` with what was trained only, the language model's share of that as
-        an adapter of peft's (`adapter/`), `processor_config.json`, and the model card as `README.md`.
+        an adapter of peft's (`adapter/`), `processor_config.json`, and the model card as `README.md`. Where that share
+        learned nothing, `model.safetensors` leaves it out and says so.
 
         Args:
             save_directory: made where it is missing.
@@ -270,6 +271,7 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
             push_to_hub: also send the files to the hub.
             max_shard_size: of one file, in bytes or as "2GB"; what is larger is written in several.
             dtype: of the tensors in the file; None keeps the model's.
+            whole: leave nothing out, not even what was drawn by chance and is not read yet.
             repo_id: on the hub; None takes the folder's name.
             hub_options: of `push_to_hub`.
 
@@ -290,6 +292,7 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
             folder,
             config=self.config,
             tensors=state,
+            leave_out=not whole and is_as_begun({name: (given or names)[name] for name in names}, self._begun),
             vlm=self.semantic_encoder.vlm,
             card=with_tags(self.card or new_card(self.config), self.model_tags or []),
             max_shard_size=max_shard_size,
@@ -355,7 +358,7 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
             opened = open_checkpoint(name_or_path, config, of_checkpoint, image_options, vlm_options, options)
             with blaming_config(opened, lambda: cls(opened.config, load_bases=False)):
                 model = cls(opened.config, image_options=opened.image_options, vlm_options=opened.vlm_options)
-            model._adopt(opened.tensors, opened.file)
+            model._adopt(opened.tensors, opened.said, opened.file)
             model.image_encoder.merge()
         model.card = opened.card
         return model.eval()
@@ -364,19 +367,20 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
         """Loads the tensors of `trained_state_dict` from a safetensors file.
 
         Raises:
-            InputError: the file is missing, damaged, or of another configuration.
+            InputError: the file is missing, damaged, or of another configuration; the model has merged its LoRA into
+                the image encoder, as `from_pretrained` does, and the file's is another; or the file leaves the language
+                model as it began, and the model's has learned something.
         """
-        self._adopt(read_tensors(file), file)
+        self._adopt(*read_checkpoint(file), file)
 
-    def _adopt(self, state: dict[str, Tensor], file: Path) -> None:
-        own = self.trained_state_dict()
-        if not any(name.startswith(LANGUAGE_MODEL) for name in state):  # it learned nothing, and its share was left out
-            own = {name: tensor for name, tensor in own.items() if not name.startswith(LANGUAGE_MODEL)}
-        wrong = sorted(own.keys() ^ state.keys()) or sorted(n for n in own if own[n].shape != state[n].shape)
-        if wrong:
+    def _adopt(self, state: dict[str, Tensor], said: Mapping[str, Any], file: Path) -> None:
+        own, fitted = self.trained_state_dict(), self.config.standardise_state  # names that serve without learning
+        check_fit(own, state, file, said=said, begun=self._begun, silently=fitted)
+        prefix, adapter = "image_encoder.adapter.", self.image_encoder.adapter
+        if adapter and adapter.loses({n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}):
             raise InputError(
-                f"The checkpoint {file} does not fit its config.json ({len(wrong)} tensors, first {wrong[0]}); get "
-                "both from the same place."
+                f"This model has merged its own LoRA into the image encoder, and that of {file} would change nothing; "
+                "load the checkpoint with from_pretrained."
             )
         self.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in state.items()}, strict=False)
 

@@ -61,12 +61,18 @@ def read_config(folder: Path) -> DSVLFSConfig:
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, or of the shards that stand for it.
+    """The tensors of `read_checkpoint` alone."""
+    return read_checkpoint(file)[0]
+
+
+def read_checkpoint(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a safetensors file, or of the shards that stand for it, and their metadata.
 
     Raises:
         InputError: it is missing or damaged, or holds values that are no numbers.
     """
-    index, shards, known = file.with_name(file.name + _INDEX), [file], {}
+    index, shards = file.with_name(file.name + _INDEX), [file]
+    known: dict[str, Any] = {}
     if not file.is_file() and index.is_file():
         content = read_json(index, _Index)
         shards = [file.parent / Path(name).name for name in sorted(set(content["weight_map"].values()))]
@@ -76,7 +82,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         found, said = _stored_in(shard, "checkpoint", "get it again")
         tensors, known = tensors | found, said | known
     _check_numbers(tensors, known, f"The checkpoint {file}", "get it again")
-    return tensors
+    return tensors, known
 
 
 def read_tensor_file(file: Path, what: str, mend: str) -> tuple[dict[str, Tensor], dict[str, str]]:

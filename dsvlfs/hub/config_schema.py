@@ -39,6 +39,12 @@ def _is_question_and_answer(pair: list[str]) -> list[str]:
     return pair
 
 
+def _are_distinct(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        raise ValueError("it must name each once")
+    return names
+
+
 def _is_architecture(value: dict[str, Any]) -> dict[str, Any]:
     """No number is beyond reason, at any depth."""
     rest: list[Any] = [value]
@@ -71,6 +77,11 @@ _Layers = Annotated[
     list[Annotated[str, Field(pattern=r"^(image\.[1-9][0-9]?|vision\.[0-9][0-9]?)$")]],
     Field(min_length=1, max_length=64),
 ]
+_AdaptedLayers = Annotated[
+    list[Literal["query", "key", "value", "output", "fc1", "fc2"]],
+    Field(min_length=1),
+    AfterValidator(_are_distinct),
+]
 _Channels = Annotated[int, Field(ge=1, le=4096)]
 
 
@@ -98,7 +109,7 @@ class Settings(Prompts, total=False):
     image_resample: Literal["bilinear", "bicubic"]
     image_lora_rank: Annotated[int, Field(ge=0, le=1024)]
     image_lora_alpha: Annotated[FiniteFloat, Field(gt=0, le=1e6)]
-    image_lora_layers: Annotated[list[Literal["query", "key", "value", "output", "fc1", "fc2"]], Field(min_length=1)]
+    image_lora_layers: _AdaptedLayers
     merge_tokens: bool
     vlm_base: _Name | None
     vision_base: _Name | None

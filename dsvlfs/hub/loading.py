@@ -14,7 +14,7 @@ from torch import Tensor
 from ..configuration import DSVLFSConfig
 from ..errors import BaseNotAvailableError, InputError
 from ..files import read_text
-from .checkpoint_files import CONFIG, TENSORS, checkpoint_folder, read_config, read_tensors
+from .checkpoint_files import CONFIG, TENSORS, checkpoint_folder, read_checkpoint, read_config
 from .options import override, sort_options
 
 
@@ -25,6 +25,7 @@ class Opened:
     Args:
         config: with the changes asked for.
         tensors: what was trained.
+        said: metadata of the tensors.
         file: of the tensors.
         card: Markdown; None where there is none.
         image_options, vlm_options: of `dsvlfs.hub.bases.load_base`, of the image encoder and of the LLaVA.
@@ -32,6 +33,7 @@ class Opened:
 
     config: DSVLFSConfig
     tensors: dict[str, Tensor]
+    said: dict[str, Any]
     file: Path
     card: str | None
     image_options: dict[str, Any]
@@ -61,9 +63,11 @@ def open_checkpoint(
         shared.setdefault("attn_implementation", config._attn_implementation)
         config._attn_implementation = None
     card = folder / "README.md"
+    tensors, said = read_checkpoint(folder / TENSORS)
     return Opened(
         config=config,
-        tensors=read_tensors(folder / TENSORS),
+        tensors=tensors,
+        said=said,
         file=folder / TENSORS,
         card=read_text(card) if card.is_file() else None,
         image_options=hub | shared | dict(image_options or {}),

@@ -32,8 +32,14 @@ def new_grounding(config: DSVLFSConfig) -> SemanticGrounding | None:
 
 
 def new_request_fit(config: DSVLFSConfig) -> RequestFit | None:
-    """The fit to the request."""
+    """The fit to the request.
+
+    Raises:
+        InputError: its loss is asked for, and there is none.
+    """
     if config.fit_ridge is None:
+        if config.fit_loss_weight:
+            raise InputError("fit_loss_weight needs the fit to the request; give fit_ridge, or leave it out.")
         return None
     return RequestFit(
         prompt_dim=config.prompt_dim, ridge=config.fit_ridge, share=config.fit_weight, doubt=config.fit_doubt

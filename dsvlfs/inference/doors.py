@@ -46,8 +46,8 @@ class InferenceMixin:
         return encoding.encode_support(self, examples)
 
     def encoder_digest(self: Parts) -> str:
-        """SHA-256 of all that an encoded support depends on beside its photo and mask: the weights of the frozen
-        encoders, and how supports are seen. `Support.load` knows a model by it.
+        """SHA-256 of all that an encoded support depends on beside its photo and mask: the weights of the
+        encoders, with LoRA that is not merged into them, and how supports are seen. `Support.load` knows a model by it.
 
         Raises:
             InputError: weights are offloaded.

@@ -2,13 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ..configuration import DSVLFSConfig
 from ..errors import InputError
 from ..hub.digests import tensor_digest
 from .checks import examples_of
@@ -76,9 +77,30 @@ def support_features(model: Parts, features: dict[str, Tensor], mask: Tensor) ->
         A tensor (batch, channels, grid, grid) a layer, and the mask (batch, grid, grid).
     """
     layers = [features[name] for name in model.config.correlation_layers]
-    grid = model.config.support_grid or layers[0].shape[-1]
-    pooled = tuple(F.adaptive_avg_pool2d(layer, grid) for layer in layers)
-    return pooled, F.adaptive_avg_pool2d(mask[:, None].to(layers[0].device), grid)[:, 0]
+    grid = support_grid(model.config, features)
+    return tuple(on_grid(layer, grid) for layer in layers), on_grid(mask[:, None].to(layers[0].device), grid)[:, 0]
+
+
+def support_grid(config: DSVLFSConfig, features: Mapping[str, Tensor], pixels: Tensor | None = None) -> int:
+    """Side of the grid to which a support's layers and mask are all pooled: the config's, or that of the first
+    correlation layer.
+
+    Args:
+        config: of the model.
+        features: of the support view.
+        pixels: of the image encoder, where its layers are not among the features.
+    """
+    if config.support_grid:
+        return config.support_grid
+    first = config.correlation_layers[0]
+    if pixels is None or first in features:
+        return features[first].shape[-1]
+    return pixels.shape[-1] // config.image_encoder_config().patch_size
+
+
+def on_grid(layer: Tensor, grid: int) -> Tensor:
+    """A support's layer or mask (batch, channels, height, width), pooled to (batch, channels, grid, grid)."""
+    return F.adaptive_avg_pool2d(layer, grid)
 
 
 def kept_with(model: Parts) -> str:
@@ -93,6 +115,8 @@ def kept_with(model: Parts) -> str:
         )
         for name, tensor in base.state_dict().items()
     }
+    if (adapter := model.image_encoder.adapter) is not None:
+        weights |= {f"adapter.{name}": tensor for name, tensor in adapter.unmerged().items()}
     if any(tensor.device.type == "meta" for tensor in weights.values()):
         raise InputError("The encoders' weights are not in memory; load the model without a device_map that offloads.")
     said = json.dumps([_SUPPORT_VERSION, seen, tensor_digest(weights)], sort_keys=True, default=str)

@@ -13,7 +13,8 @@ from .token_merging import merged_features
 
 
 class ImageEncoder(nn.Module):
-    """DINOv2 or SAM's ViT, frozen. Of DINOv2, the blocks after the last that is asked for are dropped.
+    """DINOv2 or SAM's ViT, whose own weights are frozen; LoRA on a DINOv2's may learn. Of DINOv2, the blocks after the
+    last that is asked for are dropped.
 
     Args:
         backbone: transformers' `Dinov2Model` or `SamVisionModel`.
@@ -27,7 +28,7 @@ class ImageEncoder(nn.Module):
             quicker at it: two thirds of the time, features with a cosine of 0.9999 to those in float32.
 
     Raises:
-        InputError: an adapter is asked for of another encoder than a DINOv2.
+        InputError: an adapter is asked for of another encoder than a DINOv2, or cannot be as asked for.
     """
 
     def __init__(
@@ -46,8 +47,8 @@ class ImageEncoder(nn.Module):
             backbone.encoder.layer = backbone.encoder.layer[: max(blocks)]
         self.adapter = None
         if lora_rank:
-            if not is_dinov2:
-                raise InputError("image_lora_rank is for a DINOv2; set it to 0.")
+            if not is_dinov2 or backbone.config.use_swiglu_ffn:
+                raise InputError("image_lora_rank is for a DINOv2 without SwiGLU; set it to 0.")
             layers = backbone.encoder.layer
             self.adapter = ImageAdapter(layers, rank=lora_rank, alpha=lora_alpha, roles=lora_layers)
         self.backbone = backbone

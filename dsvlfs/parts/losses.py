@@ -9,13 +9,15 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class TrainingOutput:
-    """Logits (batch, height, width) and losses: their weighted sum, and each alone, averaged over the batch."""
+    """Logits (batch, height, width) and losses: their weighted sum, and each alone, averaged over the batch. The
+    loss of the fit to the request is nought where it is not taken."""
 
     logits: Tensor
     loss: Tensor
     text_loss: Tensor
     bce_loss: Tensor
     dice_loss: Tensor
+    fit_loss: Tensor
 
 
 def bce_loss(logits: Tensor, target: Tensor, counted: Tensor | None = None) -> Tensor:

@@ -209,10 +209,20 @@ class SemanticAlignment:
 
 
 def read_objects(config: DSVLFSConfig, cache: FeatureCache, centre: Tensor | None = None) -> Objects:
-    """The cache's supports; without `centre`, their own mean is taken off."""
+    """The cache's supports; without `centre`, their own mean is taken off.
+
+    Raises:
+        InputError: the cache keeps pixels in place of a layer of the grounding.
+    """
     numbers = [config.correlation_layers.index(name) for name in config.grounding_layers]
     names = cache.names("supports")
     loaded = [cache.load("supports", stem) for stem in names]
+    for name, number in zip(config.grounding_layers, numbers):
+        if any(f"layer.{number}" not in tensors for tensors in loaded):
+            raise InputError(
+                f"The feature cache {cache.folder} keeps pixels in place of {name}, which names are fitted to; give "
+                "one of features, or leave that layer out of grounding_layers."
+            )
     mask = torch.stack([tensors["mask"] for tensors in loaded]).float() / 255
     kept = mask.sum(dim=(1, 2)) > 0
     layers = [torch.stack([tensors[f"layer.{n}"] for tensors in loaded])[kept].float() for n in numbers]

@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 from ..configuration import DSVLFSConfig
 from ..errors import InputError
+from ..files import checked
 from ..hub.checkpoint_files import read_config
+from ..hub.config_schema import Settings
 from ..modeling import DSVLFSModel
 from ..parts.semantic_encoder import Question
 from .feature_cache import PIXELS
@@ -24,11 +26,13 @@ def build_model(config: TrainingConfig, accelerator: Accelerator, start: Path | 
     frozen matrices in bf16.
 
     Args:
-        start: folder of a checkpoint whose weights and settings are the model's. Where `learns_shots`, its attention
+        start: folder of a checkpoint whose weights and settings are the model's; those under `model` in the run's are
+            not read then. Where `learns_shots`, its attention
             over the shots learns; elsewhere that is kept as it is, and what was fitted to its probabilities is dropped.
 
     Raises:
-        InputError: the checkpoint is missing, damaged or of another size, or there is none where `learns_shots`.
+        InputError: a setting of the model cannot be; the checkpoint is missing, damaged, of another size or without
+            what is to learn, or there is none where `learns_shots`.
         BaseNotAvailableError: a base cannot be had.
     """
     if (config.learns_shots or config.learns_photo) and start is None:
@@ -38,6 +42,7 @@ def build_model(config: TrainingConfig, accelerator: Accelerator, start: Path | 
     if start is None:
         if unknown := sorted(config.model.keys() - settings.to_dict().keys()):
             raise InputError(f"The model has no setting {unknown[0]}; take it out of 'model'.")
+        checked(config.model, Settings, "The setting 'model'")
         settings.update(config.model)
     if start is not None:
         needs_neck = bool(settings.embedding_layers)
@@ -62,7 +67,12 @@ def build_model(config: TrainingConfig, accelerator: Accelerator, start: Path | 
     if not config.learns_image:
         model.image_encoder.merge()
     elif model.image_encoder.adapter is None:
-        raise InputError("learns_image trains LoRA on the image encoder; give the model an image_lora_rank above 0.")
+        raise InputError(
+            "learns_image trains LoRA on the image encoder; give the model an image_lora_rank above 0."
+            if start is None
+            else f"The checkpoint {start} has no LoRA on its image encoder for learns_image to train; start from one "
+            "that has, or from the bases."
+        )
     set_precision(model, accelerator.mixed_precision)
     if config.gradient_checkpointing:
         language_model = model.semantic_encoder.llava.model.language_model
@@ -103,7 +113,7 @@ class EpisodeLosses(nn.Module):
             text_factor: of `DSVLFSModel.forward`.
 
         Returns:
-            `loss`, with a gradient; `text_loss`, `bce_loss`, `dice_loss`; and `logits` (batch, side, side).
+            `loss`, with a gradient; `text_loss`, `bce_loss`, `dice_loss`, `fit_loss`; and `logits` (batch, side, side).
         """
         model = self.model
         if isinstance(batch, PhotoBatch):

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from pydantic import ConfigDict, with_config
 from safetensors import safe_open
 from torch import Tensor
@@ -26,6 +25,7 @@ from ..errors import InputError
 from ..files import read_json, write_text
 from ..hub.checkpoint_files import write_tensors
 from ..inference.encoded import View
+from ..inference.encoding import on_grid, support_grid
 from ..modeling import DSVLFSModel
 from ..processes import failing_together, join_processes
 from .scenes import Scene, SceneComposer
@@ -89,8 +89,8 @@ class FeatureCache:
         settings = {"scenes": scenes, "class_supports": class_supports, "seed": seed, "model": model.config.to_dict()}
         if pixels:
             settings["pixels"] = True
-        elif model.config.image_lora_rank:  # the features depend on what was trained
-            settings["encoder"] = model.encoder_digest()
+        elif encoder := _trained_encoder(model):
+            settings["encoder"] = encoder
         with failing_together():
             if state.is_main_process:
                 self._claim(settings)
@@ -107,13 +107,35 @@ class FeatureCache:
                 _write(stem, *make())
         state.wait_for_everyone()
 
-    def check(self, config: DSVLFSConfig) -> None:
-        """Raises InputError unless the cache holds features of such a model."""
+    def check(self, model: DSVLFSModel, layers: Collection[str] | None = None) -> None:
+        """Checks that the cache holds the features of such a model.
+
+        Args:
+            model: that will read them; LoRA on its image encoder is what it was when they were computed.
+            layers: names of those that will be read; None reads all.
+
+        Raises:
+            InputError: it is missing, of other layers or views, or of another image encoder, or keeps pixels in place
+                of what is read.
+        """
         file = self.folder / "settings.json"
         if not file.exists():
             raise InputError(f"There is no feature cache in {self.folder}; build it first.")
-        if not _has_features(read_json(file, _Settings)["model"], config.to_dict()):
+        own: dict[str, Any] = {**read_json(file, _Settings)}
+        if not _has_features(own["model"], model.config.to_dict()):
             raise InputError(f"The feature cache {self.folder} is of a model with other layers or views; give its own.")
+        if layers is not None and not any(name.startswith("image.") for name in layers):
+            return
+        if own.get("pixels"):
+            raise InputError(
+                f"The feature cache {self.folder} keeps pixels, for a run whose image encoder learns; give one of "
+                "features."
+            )
+        if own.get("encoder") != _trained_encoder(model):
+            raise InputError(
+                f"The feature cache {self.folder} is of an image encoder that was trained otherwise, or not at all; "
+                "give one that was computed with the checkpoint's own."
+            )
 
     def _claim(self, settings: dict) -> None:
         """Writes what the cache is of, or checks it."""
@@ -182,6 +204,11 @@ def _in_equal_shares(composer: SceneComposer, most: int, seed: int) -> list[int]
     return chosen
 
 
+def _trained_encoder(model: DSVLFSModel) -> str | None:
+    """What an image encoder that training may have changed is known by; None of a base as it is."""
+    return model.encoder_digest() if model.config.image_lora_rank else None
+
+
 def _same(value: object, other: object) -> bool:
     """Whether both are the same once they are written as JSON."""
     return json.dumps(value, sort_keys=True) == json.dumps(other, sort_keys=True)
@@ -191,11 +218,6 @@ def _has_features(own: dict, wanted: dict) -> bool:
     """Whether a cache of the config `own` serves the config `wanted`: it may hold more layers than are read."""
     layers, read = (set(DSVLFSConfig.from_dict(dict(config)).frozen_layers) for config in (own, wanted))
     return read <= layers and all(_same(own.get(name), wanted.get(name)) for name in _OF_THE_FEATURES)
-
-
-def pooled(model: DSVLFSModel, layer: Tensor) -> Tensor:
-    """A support's layer (batch, channels, height, width) on the support grid."""
-    return F.adaptive_avg_pool2d(layer, model.config.support_grid or layer.shape[-1])
 
 
 @torch.no_grad()
@@ -235,11 +257,12 @@ def _support(
     image = image.convert("RGB")
     view, square = model.processor.support_view(image, mask)
     features = _beside_image(model, view) if pixels else model.frozen_features(view)
+    grid = support_grid(model.config, features, view.image_pixels)
     layers = enumerate(model.config.correlation_layers)
-    tensors = {f"layer.{i}": pooled(model, features[n])[0].half().cpu() for i, n in layers if n in features}
+    tensors = {f"layer.{i}": on_grid(features[n], grid)[0].half().cpu() for i, n in layers if n in features}
     if pixels:
         tensors[PIXELS] = features[PIXELS][0].half()
-    grid_mask = pooled(model, square[:, None])[0]
+    grid_mask = on_grid(square[:, None], grid)[0]
     tensors["mask"] = (grid_mask[0] * 255).round().to("cpu", torch.uint8)
     names = {"photo_id": row["photo_id"], "names": row["class_names"], "definition": row["definition"]}
     return tensors, names | {"area": float(mask.mean())}

@@ -17,7 +17,8 @@ def fit_names(checkpoint: str | Path, config_file: Path, cache_folder: Path, out
     Args:
         checkpoint: its folder or name.
         config_file: settings (YAML); those of the descriptions and the classifier are used.
-        cache_folder: of the features that the checkpoint was trained from.
+        cache_folder: of the features that the checkpoint was trained from, or of pixels, where the names are fitted to
+            the vision tower's layers alone.
         out: folder for the result.
 
     Returns:
@@ -32,7 +33,7 @@ def fit_names(checkpoint: str | Path, config_file: Path, cache_folder: Path, out
     if model.semantic_encoder.is_adapted:
         raise InputError(f"The language model of {checkpoint} is adapted to photos; fit one that is not.")
     cache = FeatureCache(cache_folder)
-    cache.check(model.config)
+    cache.check(model, model.config.grounding_layers)
     states = TextStates(model, cache.folder / "texts.safetensors")
     alignment = SemanticAlignment(
         model,

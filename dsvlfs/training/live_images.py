@@ -5,9 +5,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ..inference.encoding import on_grid
 from ..modeling import DSVLFSModel
 from ..parts.request_fit import FitSupports
-from .feature_cache import PIXELS, pooled
+from .feature_cache import PIXELS
 from .sampling import TrainingBatch
 
 
@@ -23,26 +24,26 @@ def with_image_layers(model: DSVLFSModel, batch: TrainingBatch) -> TrainingBatch
     """
     features = dict(batch.features)
     features |= _encode(model, features.pop(PIXELS))
-    shown = batch.use_visual
+    shown, grid = batch.use_visual, batch.support_mask.shape[-1]
     if batch.fit is None:
-        real = _all_layers(model, [layer[shown] for layer in batch.support_layers])
+        real = _all_layers(model, [layer[shown] for layer in batch.support_layers], grid)
         fit = None
     else:
         shots = batch.fit.shots
         there = torch.arange(batch.fit.masks.shape[1], device=shots.device) < shots[:, None]
-        found = _all_layers(model, [layer[there] for layer in batch.fit.layers])
+        found = _all_layers(model, [layer[there] for layer in batch.fit.layers], grid)
         layers = [_spread(layer, there) for layer in found]
         fit = FitSupports(layers, batch.fit.masks, shots)
         real = [layer[:, 0] for layer in layers]
     return replace(batch, features=features, support_layers=[_spread(layer, shown) for layer in real], fit=fit)
 
 
-def _all_layers(model: DSVLFSModel, kept: list[Tensor]) -> list[Tensor]:
+def _all_layers(model: DSVLFSModel, kept: list[Tensor], grid: int) -> list[Tensor]:
     """Every correlation layer (n, channels, grid, grid) of supports, of those kept and, the last, their pixels."""
     *beside, pixels = kept
     made = _encode(model, pixels)
     rest = iter(beside)
-    return [pooled(model, made[name]) if name in made else next(rest) for name in model.config.correlation_layers]
+    return [on_grid(made[name], grid) if name in made else next(rest) for name in model.config.correlation_layers]
 
 
 def _encode(model: DSVLFSModel, pixels: Tensor) -> dict[str, Tensor]:

@@ -124,7 +124,7 @@ class RunFolder:
         if not is_main:
             return
         with whole_folder(self.last) as folder:
-            model.save_pretrained(folder, state_dict=weights)
+            model.save_pretrained(folder, state_dict=weights, whole=True)
             write_tensors(folder / "optimizer.safetensors", moments)
             write_json(folder / "progress.json", asdict(progress))
 

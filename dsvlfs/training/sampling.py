@@ -249,7 +249,8 @@ class EpisodeDataset(Dataset):
         """Correlation layers (channels, grid, grid) and mask (grid, grid) in [0, 1] of a support; where the image
         encoder learns, its pixels (3, size, size) come last, in place of its layers."""
         tensors = self._support_tensors[stem]
-        names = sorted(name for name in tensors if name.startswith("layer."))
+        layers = (name for name in tensors if name.startswith("layer."))
+        names = sorted(layers, key=lambda name: int(name.removeprefix("layer.")))
         kept = [*names, PIXELS] if PIXELS in tensors else names
         return [_wide(name, tensors[name]) for name in kept], tensors["mask"].float() / 255
 

@@ -70,7 +70,8 @@ class TrainingConfig:
             whose projector then learns to see in closed form (`dsvlfs.training.seeing`).
         learns_image: train LoRA on the image encoder as well (the model's `image_lora_rank`): the cache then keeps what
             that sees in place of its features, which each step makes anew; for a GPU, with "packs" alone.
-        model: settings of the model (`DSVLFSConfig`) in place of the size's.
+        model: settings of the model (`DSVLFSConfig`) in place of the size's; a run that starts from a checkpoint has
+            that one's, and does not read these.
         max_shots: supports of an episode at most. Above 1, only the attention over the shots learns, and the rest is a
             checkpoint's: with "packs" alone, every step reading names alone, and no validation.
         bad_shots: share of the episodes of several supports with one or two bad ones.

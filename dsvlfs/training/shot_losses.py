@@ -68,4 +68,5 @@ class ShotLosses(nn.Module):
             "text_loss": bce.new_zeros(()),
             "bce_loss": bce.detach(),
             "dice_loss": dice.detach(),
+            "fit_loss": bce.new_zeros(()),
         }

@@ -78,7 +78,7 @@ def open_episodes(config: TrainingConfig, model: DSVLFSModel, root: Path, cache_
         without = {*config.left_out_classes, *_tested_names(config.fold)}
         seen = FeatureCache(cache_folder, without=without)
         if config.learns_shots:
-            FeatureCache(cache_folder).check(model.config)
+            FeatureCache(cache_folder).check(model)
             del mix["semantic_only"]
             shots = {"max_shots": config.max_shots, "bad_shots": config.bad_shots}
             training: Dataset = ShotEpisodeDataset(seen, layers=layers, **shots, **mix)

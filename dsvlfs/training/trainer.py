@@ -15,7 +15,7 @@ from .schedule import StepPlan, dropout_seed, learning_rate_factor
 from .settings import TrainingConfig
 from .sources import Episodes
 
-FIGURES = ("loss", "text_loss", "bce_loss", "dice_loss", "iou_both", "iou_semantic", "iou_visual")
+FIGURES = ("loss", "text_loss", "bce_loss", "dice_loss", "fit_loss", "iou_both", "iou_semantic", "iou_visual")
 
 
 class Trainer:
@@ -112,15 +112,17 @@ def _figures(output: dict[str, Tensor], batch: TrainingBatch | PhotoBatch, *, te
         predicted, wanted = predicted & (batch.counted > 0.5), wanted & (batch.counted > 0.5)
     iou = (predicted & wanted).sum(dim=(1, 2)) / (predicted | wanted).sum(dim=(1, 2)).clamp(min=1)
     semantic, visual = batch.use_semantic, batch.use_visual
+    shown = visual.sum() * (output["fit_loss"] > 0)  # of no episode where it is not taken
     modes = [semantic & visual, semantic & ~visual, ~semantic & visual]
     sums = [
         output["loss"].detach(),
         output["text_loss"] * questions,
         output["bce_loss"] * episodes,
         output["dice_loss"] * episodes,
+        output["fit_loss"] * shown,
         *((iou * chosen).sum() for chosen in modes),
     ]
-    counts = [1, questions, episodes, episodes, *(chosen.sum() for chosen in modes)]
+    counts = [1, questions, episodes, episodes, shown, *(chosen.sum() for chosen in modes)]
     return torch.stack(
         [torch.as_tensor(value, dtype=torch.float64, device=iou.device) for value in sums + counts]
     ).view(2, -1)

@@ -57,8 +57,7 @@ def test_the_half_precision_file_loads_to_the_same_tensors_again(model, tmp_path
 
     model.save_pretrained(tmp_path, dtype=torch.float16)
     again, packaged = (load_file(file) for file in (tmp_path / "model.safetensors", FILE))
-    of_the_language_model = {name for name in again if name.startswith("semantic_encoder.vlm.")}  # learned nothing
-    assert again.keys() - of_the_language_model == packaged.keys()
+    assert again.keys() == packaged.keys()  # the language model's share, which learned nothing, is left out of both
     assert all(again[name].equal(own) and again[name].dtype == own.dtype for name, own in packaged.items())
 
 

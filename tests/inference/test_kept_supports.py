@@ -52,6 +52,21 @@ class Counted:
         return self.model.encode_support(examples)
 
 
+def test_what_an_image_encoder_learned_is_of_its_digest_merged_or_not():
+    digests = set()
+    for alpha, learned in ((16, False), (16, True), (8, True)):
+        model = build_micro_model(image_lora_rank=2, image_lora_alpha=alpha, image_lora_layers=["query"])
+        if learned:
+            for block in model.image_encoder.adapter.blocks:
+                torch.nn.init.constant_(block["query"].up, 0.5)
+        digests.add(model.encoder_digest())
+    assert len(digests) == 3
+    model = build_micro_model(image_lora_rank=2, image_lora_layers=["query"])
+    before = model.encoder_digest()
+    model.image_encoder.merge()
+    assert model.encoder_digest() == before
+
+
 def test_what_is_saved_is_loaded(model, tmp_path):
     support = model.encode_support([example(), example(50)])
     support.save(tmp_path / "a.safetensors", model)

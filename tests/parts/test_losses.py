@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dsvlfs.parts.losses import bce_loss, dice_loss
+from dsvlfs.parts.request_fit import RequestFit
 
 
 def test_bce_is_the_mean_over_the_pixels_of_each_sample():
@@ -39,3 +40,21 @@ def test_what_does_not_count_changes_no_loss():
         (gradient,) = torch.autograd.grad(result.sum(), wild)
         assert gradient[:, :, 2:].abs().max() == 0
         assert loss(logits, target, torch.zeros(2, 3, 4)).tolist() == [0, 0]
+
+
+def test_the_fits_loss_is_the_cross_entropy_of_five_times_its_score():
+    score = torch.tensor([[[1.0, -1.0], [0.0, 0.2]]])  # of a grid of two
+    target = torch.zeros(1, 4, 4)
+    target[:, :2, :2] = 1  # the first cell is foreground
+    target[:, 2:, 2] = 1  # and half of the last
+    logits, wanted = 5 * score, torch.tensor([[[1.0, 0.0], [0.0, 0.5]]])
+    probability = torch.sigmoid(logits)
+    entropy = -(wanted * probability.log() + (1 - wanted) * (1 - probability).log())
+    loss = RequestFit(prompt_dim=8).loss
+    torch.testing.assert_close(loss(score, target), entropy.mean())
+    torch.testing.assert_close(loss(score, target, torch.ones(1, 4, 4)), entropy.mean())
+    counted = torch.ones(1, 4, 4)
+    counted[:, 2:, 2:] = 0  # the last cell counts nothing,
+    counted[:, :2, 0] = 0  # and of the first, one half
+    shares = torch.tensor([[[0.5, 1.0], [1.0, 0.0]]])
+    torch.testing.assert_close(loss(score, target, counted), (entropy * shares).sum() / shares.sum())

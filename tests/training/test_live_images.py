@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from dsvlfs import DSVLFSModel
 from dsvlfs.errors import InputError
+from dsvlfs.training.alignment import read_objects
 from dsvlfs.training.feature_cache import PIXELS, FeatureCache
 from dsvlfs.training.live_images import with_image_layers
 from dsvlfs.training.packs import build_cache
@@ -74,6 +75,24 @@ def test_a_batch_of_pixels_becomes_the_one_of_features(folders, fit_shots):
             torch.testing.assert_close(own[there], layer[there], rtol=2e-2, atol=2e-2)
 
 
+def test_without_a_support_grid_all_is_on_that_of_the_first_layer(packs, tmp_path):
+    settings = ADAPTED | {"support_grid": None, "correlation_layers": ["image.2", "vision.6"]}
+    model = build_micro_model(**settings)
+    batches = []
+    for name, text in (("features", SETTINGS), ("pixels", LIVE)):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "settings.yaml").write_text(text)
+        build_cache(load_config(folder / "settings.yaml"), model, packs, folder)
+        batches.append(_batch(folder))
+    wanted, made = batches[0], with_image_layers(model, batches[1])
+    assert {layer.shape[-2:] for layer in wanted.support_layers} == {(3, 3)}
+    assert wanted.support_mask.shape[-2:] == made.support_mask.shape[-2:] == (3, 3)
+    assert wanted.support_mask.max() > 0.5
+    for layer, own in zip(wanted.support_layers, made.support_layers, strict=True):
+        torch.testing.assert_close(own, layer, rtol=2e-2, atol=2e-2)
+
+
 def test_every_matrix_gets_a_gradient_and_the_base_none(folders):
     model = build_micro_model(**ADAPTED)
     with torch.no_grad():
@@ -99,7 +118,8 @@ def test_a_run_trains_the_image_encoder_and_inference_sees_it(folders, packs, tm
         for role in ("query", "fc2")
         for part in ("down", "up")
     }
-    assert all(tensor.abs().max() > 0 for tensor in learned.values())
+    start = build_micro_model(**ADAPTED).trained_state_dict()  # of the same seed
+    assert not any(torch.equal(tensor, start[name]) for name, tensor in learned.items())
 
     pixels = torch.randn(1, 3, 56, 56, generator=torch.Generator().manual_seed(0))
     model = build_micro_model(**ADAPTED)
@@ -110,6 +130,11 @@ def test_a_run_trains_the_image_encoder_and_inference_sees_it(folders, packs, tm
     model.image_encoder.merge()  # nothing is added twice
     merged = model.image_encoder(pixels)
     assert model.trained_state_dict().keys() == saved.keys()
+    model.load_trained(tmp_path / "run" / "last" / "model.safetensors")  # the same once more
+    unlearned = build_micro_model(**ADAPTED)
+    unlearned.image_encoder.merge()
+    with pytest.raises(InputError, match="has merged its own LoRA"):
+        unlearned.load_trained(tmp_path / "run" / "last" / "model.safetensors")
     for name, layer in adapted.items():
         assert (layer - plain[name]).abs().max() > 1e-3
         torch.testing.assert_close(merged[name], layer, rtol=1e-4, atol=1e-4)
@@ -130,12 +155,42 @@ def test_what_was_trained_of_the_image_encoder_is_kept_where_it_learns_no_more(f
         train_micro.run(*further, *options, tmp_path / "third", *pixels)
     with pytest.raises(InputError, match="was built with other settings"):
         train_micro.run(*further, *options, tmp_path / "third", "--cache", folders["features"])
+    (tmp_path / "shots.yaml").write_text(SETTINGS.replace("fit_shots: 3", "max_shots: 3") + "semantic_only: 0\n")
+    shots = ("--config", tmp_path / "shots.yaml", *further[2:], *options, tmp_path / "shots", "--cache")
+    with pytest.raises(InputError, match="keeps pixels"):
+        train_micro.run(*shots, folders["pixels"])
+    with pytest.raises(InputError, match="trained otherwise"):
+        train_micro.run(*shots, folders["features"])
+    train_micro.run(*shots, tmp_path / "second" / "cache")
 
 
-def test_an_image_encoder_without_lora_cannot_learn(packs, tmp_path):
+def test_names_can_be_fitted_to_a_cache_of_pixels_by_the_layers_it_holds(folders):
+    model, cache = build_micro_model(**ADAPTED), FeatureCache(folders["pixels"])
+    cache.check(model, ["vision.5"])
+    with pytest.raises(InputError, match="keeps pixels"):
+        cache.check(model, ["image.2", "vision.5"])
+    assert read_objects(model.config, cache).features.isfinite().all()
+    model.config.grounding_layers = ["image.2", "vision.5"]
+    with pytest.raises(InputError, match=r"in place of image\.2"):
+        read_objects(model.config, cache)
+
+
+@pytest.mark.parametrize("kind", ["features", "pixels"])
+def test_the_loss_of_the_fit_is_logged_where_it_is_taken(folders, packs, tmp_path, kind):
+    options = ("--config", folders[kind] / "settings.yaml", "--data-root", packs)
+    train_micro.run(*options, "--out", tmp_path / "run")
+    for line in (tmp_path / "run" / "losses.jsonl").read_text().splitlines():
+        assert ("fit_loss" in json.loads(line)) == (kind == "pixels")
+
+
+def test_an_image_encoder_without_lora_cannot_learn(folders, packs, tmp_path):
     (tmp_path / "settings.yaml").write_text(SETTINGS + "learns_image: true\n")
     with pytest.raises(InputError, match="image_lora_rank above 0"):
         train_micro.run("--config", tmp_path / "settings.yaml", "--data-root", packs, "--out", tmp_path / "run")
+    build_micro_model().save_pretrained(tmp_path / "start")
+    options = ("--config", folders["pixels"] / "settings.yaml", "--data-root", packs, "--out", tmp_path / "run")
+    with pytest.raises(InputError, match="start has no LoRA on its image encoder"):
+        train_micro.run(*options, "--start-from", tmp_path / "start")
 
 
 def test_the_adapter_is_for_a_dinov2(micro_model):

@@ -7,6 +7,7 @@ import paper_like
 import pytest
 import torch
 import train_micro
+from accelerate import Accelerator
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.utils import DistributedType
 from conftest import build_micro_model
@@ -16,7 +17,11 @@ from safetensors.torch import load_file, save_file
 
 from dsvlfs import DSVLFSModel, InputError
 from dsvlfs.cli import main
+from dsvlfs.files import checked
+from dsvlfs.hub.checkpoint_files import write_tensors
+from dsvlfs.hub.config_schema import Settings
 from dsvlfs.training.class_texts import describe_classes, made_up_names
+from dsvlfs.training.episode_losses import build_model
 from dsvlfs.training.feature_cache import FeatureCache
 from dsvlfs.training.packs import build_cache
 from dsvlfs.training.run_folder import RunFolder
@@ -75,6 +80,17 @@ def test_an_episode_is_made_by_its_number_alone(cache):
         assert a.class_name == b.class_name
         torch.testing.assert_close(a.features, b.features, rtol=0, atol=0)
         torch.testing.assert_close(a.support_layers, b.support_layers, rtol=0, atol=0)
+
+
+def test_a_supports_layers_are_in_the_configs_order_however_many(tmp_path):
+    FeatureCache(tmp_path)  # makes its folders
+    layers = {f"layer.{number}": torch.full((1, 3, 3), number) for number in range(12)}
+    write_tensors(tmp_path / "supports" / "photo-0.safetensors", layers | {"mask": torch.zeros(3, 3)})
+    entry = {"names": ["dot"], "photo_id": "0", "definition": "", "area": 0.1}
+    (tmp_path / "supports" / "photo-0.json").write_text(json.dumps(entry))
+    (tmp_path / "queries" / "photo-0.json").write_text(json.dumps({"kind": "blank", "objects": []}))
+    loaded, _ = _episodes(tmp_path, kind_weights={"blank": 1.0}).load_support("photo-0")
+    assert [int(layer[0, 0, 0]) for layer in loaded] == list(range(12))
 
 
 @pytest.mark.parametrize(("noise", "count"), [(0.1, 1), (0.5, 1), (0.67, 2), (0.9, 4), (1.0, 4)])
@@ -240,6 +256,26 @@ def test_settings_that_cannot_be_are_named(tmp_path, setting):
         load_config(tmp_path / "wrong.yaml")
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"image_lora_layers": ["qkv"]},
+        {"image_lora_layers": "query"},
+        {"image_lora_layers": ["query", "query"]},
+        {"image_lora_rank": -1},
+        {"fit_doubt": 3},
+    ],
+)
+def test_a_setting_of_the_model_that_cannot_be_is_named(setting):
+    with pytest.raises(InputError, match=f"The setting 'model' has a wrong.*{next(iter(setting))}"):
+        build_model(TrainingConfig(model=setting), Accelerator(cpu=True))
+
+
+def test_the_loss_of_a_fit_that_there_is_not_is_refused():
+    with pytest.raises(InputError, match="give fit_ridge"):
+        build_micro_model(fit_loss_weight=0.5)
+
+
 def test_a_cache_of_other_settings_is_refused(cache, packs):
     with pytest.raises(InputError, match="other settings"):
         build_cache(TrainingConfig(), build_micro_model(), packs, cache)
@@ -258,6 +294,8 @@ def test_a_cache_outlives_settings_that_its_features_do_not_depend_on(cache, pac
 def test_the_configs_that_come_along_are_read(name):
     config = load_config(CONFIGS / f"{name}.yaml", fold=2)
     assert config.fold == 2
+    checked(config.model, Settings, name)
+    assert not (config.model and "further" in name)  # a start's own settings hold
     assert config.learns_shots == name.startswith("tiny-shots")
     if "-20i" in name or "-5i" in name:
         size = "base" if name.startswith("base-") else "paper"
