@@ -148,10 +148,17 @@ class DSVLFSProcessor(ProcessorMixin):
             foreground = foreground[box[1] : box[3], box[0] : box[2]]
         size = self.config.support_size
         view = self._view(image, size, min(size, self.config.vlm_image_size))
-        target = Image.fromarray(foreground.astype(np.uint8) * 255).resize(view.valid, Image.Resampling.BOX)
-        canvas = torch.zeros(1, size, size, dtype=torch.float32)
-        canvas[0, : view.valid[1], : view.valid[0]] = torch.from_numpy(np.array(target)).float() / 255
-        return view, canvas
+        return view, _on_square(foreground, view)
+
+    def whole_view(self, photo: Photo, mask: Photo) -> tuple[View, Tensor]:
+        """A support's whole photo, as a query is seen, and the mask (1, size, size) in [0, 1] on the same square.
+
+        Raises:
+            InputError: the photo or the mask cannot be used.
+        """
+        image = load_photo(photo)
+        view = self.query_view(image)
+        return view, _on_square(load_mask(mask, image.size), view)
 
     @property
     def templates(self) -> list[tuple[str, str]]:
@@ -249,6 +256,15 @@ class DSVLFSProcessor(ProcessorMixin):
         box = _middle(image.size) if config.vlm_crop else None
         square = image.resize((vlm_size, vlm_size), Image.Resampling.BICUBIC, box)
         return View(canvas, _normalised(square, config.vlm_mean, config.vlm_std)[None], valid, image.size)
+
+
+def _on_square(foreground: np.ndarray, view: View) -> Tensor:
+    """A mask, bool (height, width), as shares (1, size, size) on the square of its photo's view."""
+    size = view.image_pixels.shape[-1]
+    target = Image.fromarray(foreground.astype(np.uint8) * 255).resize(view.valid, Image.Resampling.BOX)
+    canvas = torch.zeros(1, size, size, dtype=torch.float32)
+    canvas[0, : view.valid[1], : view.valid[0]] = torch.from_numpy(np.array(target)).float() / 255
+    return canvas
 
 
 def _middle(size: tuple[int, int]) -> tuple[float, float, float, float]:

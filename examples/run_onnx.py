@@ -47,13 +47,13 @@ class Exported:
     def encode_support(self, photo: Image.Image, mask: np.ndarray) -> dict[str, np.ndarray]:
         """A support photo with its mask, bool (height, width); seen around the mask."""
         settings = self.manifest["support"]
+        seen = {f"whole_{name}": values for name, values in self.pixels(photo, "query").items()}
+        seen["whole_mask"] = _square(mask, self.manifest["query"]["image_side"])
         if settings["context"] is not None:
             box = _around(mask, settings["context"])
             photo, mask = photo.crop(box), mask[box[1] : box[3], box[0] : box[2]]
-        side = settings["image_side"]
-        square = Image.fromarray(mask.astype(np.uint8) * 255).resize((side, side), Image.Resampling.BOX)
-        seen = self.pixels(photo, "support") | {"mask": np.asarray(square, np.float32)[None] / 255}
-        return self.run("support", seen)
+        seen |= self.pixels(photo, "support") | {"mask": _square(mask, settings["image_side"])}
+        return self.run("support", seen)  # which takes the whole photo where the checkpoint reads it
 
     def segment(
         self, photo: Image.Image, supports: list[dict[str, np.ndarray]], class_name: str | None = None
@@ -70,6 +70,12 @@ class Exported:
         values["name_heard"] = np.asarray([heard], np.float32)
         logits = Image.fromarray(self.run("decoder", values)["logits"][0])
         return np.asarray(logits.resize(photo.size, Image.Resampling.BILINEAR)) >= 0
+
+
+def _square(mask: np.ndarray, side: int) -> np.ndarray:
+    """A mask as shares (1, side, side) of what the encoder sees."""
+    square = Image.fromarray(mask.astype(np.uint8) * 255).resize((side, side), Image.Resampling.BOX)
+    return np.asarray(square, np.float32)[None] / 255
 
 
 def _around(mask: np.ndarray, context: float) -> tuple[int, int, int, int]:

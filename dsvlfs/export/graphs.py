@@ -10,6 +10,7 @@ from ..inference.encoded import View
 from ..inference.encoding import frozen_features, support_features
 from ..inference.name_trust import name_fits
 from ..modeling import DSVLFSModel
+from ..parts.whole_fit import pooled_whole, whole_fit
 
 
 class _Graph(nn.Module):
@@ -47,26 +48,40 @@ class QueryGraph(_Graph):
 class SupportGraph(_Graph):
     """All that a support photo costs by itself."""
 
-    def forward(self, image_pixels: Tensor, vlm_pixels: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, image_pixels: Tensor, vlm_pixels: Tensor, mask: Tensor, whole: Sequence[Tensor] = ()
+    ) -> tuple[Tensor, ...]:
         """Encodes.
 
         Args:
-            image_pixels, vlm_pixels: as of a query, at a support's sides.
+            image_pixels, vlm_pixels: as of a query, at a support's sides, around the mask.
             mask: (1, side, side) on the square of `image_pixels`, in [0, 1].
+            whole: the same three of the whole photo, at a query's sides; where the model reads it.
 
         Returns:
-            The mask (1, grid, grid), and each correlation layer (1, channels, grid, grid).
+            The mask (1, grid, grid), and each correlation layer (1, channels, grid, grid); then the mask of the whole
+            photo and its layers, where it is read.
         """
         features = frozen_features(self.model, _view(image_pixels, vlm_pixels))
         layers, pooled = support_features(self.model, features, mask)
-        return pooled, *layers
+        if not whole:
+            return pooled, *layers
+        features = frozen_features(self.model, _view(whole[0], whole[1]))
+        kept, shown = pooled_whole([features[name] for name in self.model.config.correlation_layers], whole[2])
+        return pooled, *layers, shown, *kept
 
 
 class MatcherGraph(_Graph):
     """A query and K supports, side by side, to what the decoder is told by them."""
 
     def forward(
-        self, semantic_prompt: Tensor, query: Sequence[Tensor], support: Sequence[Tensor], masks: Tensor
+        self,
+        semantic_prompt: Tensor,
+        query: Sequence[Tensor],
+        support: Sequence[Tensor],
+        masks: Tensor,
+        whole: Sequence[Tensor] = (),
+        whole_masks: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Matches.
 
@@ -75,6 +90,7 @@ class MatcherGraph(_Graph):
             query: (1, channels, height, width) of each correlation layer.
             support: (K, channels, grid, grid) of each.
             masks: (K, grid, grid), in [0, 1].
+            whole, whole_masks: likewise of the whole photos, where the model reads them.
 
         Returns:
             The visual prompt (1, prompt_dim, size, size); what is added to the mask's logits (1, size, size); and how
@@ -90,6 +106,9 @@ class MatcherGraph(_Graph):
             visual = visual + model.request_fit.prompt(score)
             if model.request_fit.share:
                 added = score * model.request_fit.weight(support, masks)
+            if whole_masks is not None:
+                told, likeness = whole_fit(query, whole, whole_masks, size=size)
+                added = added + config.whole_weight * (likeness >= config.whole_likeness) * told
         fit = semantic_prompt[:, 0] * 0 + 1
         if config.name_trust is not None:
             named = [support[config.correlation_layers.index(name)] for name in config.grounding_layers]

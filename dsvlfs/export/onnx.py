@@ -133,7 +133,18 @@ def _write(model: DSVLFSModel, folder: Path) -> dict[str, Any]:
     mask = torch.ones(1, side, side, device=device)
     mask[:, side // 4 : side // 2] = 0
     support_names = [f"support.{name}" for name in layers]
-    pooled, *support = write("support", SupportGraph(model), sides | {"mask": mask}, ["masks", *support_names])
+    given = sides | {"mask": mask}
+    outputs = ["masks", *support_names]
+    if config.whole_weight:
+        side = config.image_size
+        shown = torch.zeros(1, side, side, device=device)
+        shown[:, side // 4 : side // 2] = 1
+        names = ("whole_image_pixels", "whole_vlm_pixels", "whole_mask")
+        given |= {"whole": dict(zip(names, (pixels(side), pixels(config.vlm_image_size), shown)))}
+        whole_names = [f"whole.{name}" for name in layers]
+        outputs += ["whole_masks", *whole_names]
+    pooled, *support = write("support", SupportGraph(model), given, outputs)
+    support, whole = support[: len(layers)], support[len(layers) :]
 
     semantic = torch.randn(1, config.prompt_dim, generator=torch.Generator().manual_seed(1)).to(device)
     twice = [
@@ -146,7 +157,11 @@ def _write(model: DSVLFSModel, folder: Path) -> dict[str, Any]:
         "masks": torch.cat([pooled, pooled.flip(-1)]),
     }
     shots = {0: torch.export.Dim("shots", min=1, max=1024)}
-    shapes = (None, [None] * len(layers), [shots] * len(layers), shots)
+    shapes: tuple = (None, [None] * len(layers), [shots] * len(layers), shots)
+    if whole:
+        shown, *kept = (torch.cat([layer, layer.flip(-1)]) for layer in whole)
+        inputs |= {"whole": dict(zip(whole_names, kept, strict=True)), "whole_masks": shown}
+        shapes += ([shots] * len(layers), shots)
     visual, added, _ = write("matcher", MatcherGraph(model), inputs, ["visual", "added", "name_fit"], shapes)
 
     decoder = DecoderGraph(model)

@@ -35,11 +35,12 @@ def new_request_fit(config: DSVLFSConfig) -> RequestFit | None:
     """The fit to the request.
 
     Raises:
-        InputError: its loss is asked for, and there is none.
+        InputError: there is none, but what needs it is asked for.
     """
     if config.fit_ridge is None:
-        if config.fit_loss_weight:
-            raise InputError("fit_loss_weight needs the fit to the request; give fit_ridge, or leave it out.")
+        for name in ("fit_loss_weight", "whole_weight"):
+            if getattr(config, name):
+                raise InputError(f"{name} needs the fit to the request; give fit_ridge, or leave it out.")
         return None
     return RequestFit(
         prompt_dim=config.prompt_dim, ridge=config.fit_ridge, share=config.fit_weight, doubt=config.fit_doubt

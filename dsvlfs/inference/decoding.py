@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..parts.aggregation import Aggregation, support_evidence
 from ..parts.matching import Match
+from ..parts.whole_fit import whole_fit
 from .encoded import Asked, Shots, Support
 from .interface import Parts
 
@@ -91,31 +92,42 @@ def decode(
 
 def _shown(model: Parts, asked: Asked, visual: Tensor | None, shots: Shots | None, *, together: bool = False) -> Tensor:
     """Mask logits (max(V, 1), height, width) by V visual prompts and the fit to each shot, or to all of them together;
-    what the model remembers of a class stands in place of such a fit."""
+    what the model remembers of a class stands in place of such fits."""
     if asked.remembered is not None:
-        score, weight = asked.remembered, model.config.memory_weight
+        score, added = asked.remembered, model.config.memory_weight * asked.remembered
         if visual is None:
             visual = model.mask_decoder.no_visual_prompt[None, :, None, None]
     elif visual is None or shots is None or model.request_fit is None:
         return _decode(model, asked, visual)
     else:
-        score, weight = _fitted(model, asked, shots, visual.shape[-1], together)
+        is_all = together or len(shots.support.masks) == 1
+        score, added = _fitted(model, asked, shots, visual.shape[-1], is_all)
     logits = _decode(model, asked, visual + model.request_fit.prompt(score))
-    if weight is None:
+    if added is None:
         return logits
-    own = F.interpolate(score[:, None], logits.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
-    return logits + weight * own.to(logits.dtype)
+    return logits + F.interpolate(added[:, None], logits.shape[-2:], mode="bilinear", align_corners=False)[:, 0].to(
+        logits.dtype
+    )
 
 
-def _fitted(model: Parts, asked: Asked, shots: Shots, size: int, together: bool) -> tuple[Tensor, Tensor | None]:
-    """The map of the fit to each shot (K, size, size), or to all of them together (1, size, size); and so many times
-    it is added to the logits."""
-    layers, masks = shots.support.layers, shots.support.masks
-    shape = (1, len(masks)) if together else (len(masks), 1)
-    query = [asked.features[name].expand(shape[0], -1, -1, -1) for name in model.config.correlation_layers]
-    one = [layer.unflatten(0, shape) for layer in layers]
-    score = model.request_fit.score(query, one, masks.unflatten(0, shape), size)
-    return score, model.request_fit.weight(layers, masks) if together and model.request_fit.share else None
+def _fitted(model: Parts, asked: Asked, shots: Shots, size: int, is_all: bool) -> tuple[Tensor, Tensor | None]:
+    """The map of the fit to each shot (K, size, size), or where these are all there is to the request, to all of them
+    (1, size, size); and then what is added to the logits (1, size, size)."""
+    support, fit = shots.support, model.request_fit
+    shape = (1, len(support.masks)) if is_all else (len(support.masks), 1)
+    query = [asked.features[name] for name in model.config.correlation_layers]
+    layers, masks = [layer.unflatten(0, shape) for layer in support.layers], support.masks.unflatten(0, shape)
+    score = fit.score([layer.expand(shape[0], -1, -1, -1) for layer in query], layers, masks, size)
+    if not is_all:
+        return score, None
+    added = None
+    if fit.share and len(support.masks) > 1:
+        added = fit.weight(support.layers, support.masks) * score
+    if support.whole_masks is not None:
+        whole, likeness = whole_fit(query, support.whole, support.whole_masks, size=size)
+        if likeness >= model.config.whole_likeness:
+            added = model.config.whole_weight * whole + (0 if added is None else added)
+    return score, added
 
 
 def _decode(model: Parts, asked: Asked, visual: Tensor | None) -> Tensor:

@@ -49,20 +49,33 @@ class Support:
     Args:
         layers: (K, channels, height, width) of each correlation layer, on the support grid.
         masks: (K, height, width), foreground in [0, 1].
+        whole: the layers of the whole photos, from `dsvlfs.parts.whole_fit.pooled_whole`; none where they are not read.
+        whole_masks: (K, height, width) on their grid.
     """
 
     layers: tuple[Tensor, ...]
     masks: Tensor
+    whole: tuple[Tensor, ...] = ()
+    whole_masks: Tensor | None = None
 
     @classmethod
     def join(cls, supports: Sequence["Support"]) -> "Support":
         """One support of the photos of several, at least one."""
         layers = zip(*(support.layers for support in supports), strict=True)
-        return cls(tuple(torch.cat(layer) for layer in layers), torch.cat([support.masks for support in supports]))
+        whole = zip(*(support.whole for support in supports), strict=True)
+        masks = [support.whole_masks for support in supports if support.whole_masks is not None]
+        return cls(
+            tuple(torch.cat(layer) for layer in layers),
+            torch.cat([support.masks for support in supports]),
+            tuple(torch.cat(layer) for layer in whole),
+            torch.cat(masks) if masks else None,
+        )
 
     def __getitem__(self, places: list[int]) -> "Support":
         """Of some of the photos."""
-        return Support(tuple(layer[places] for layer in self.layers), self.masks[places])
+        whole_masks = None if self.whole_masks is None else self.whole_masks[places]
+        whole = tuple(layer[places] for layer in self.whole)
+        return Support(tuple(layer[places] for layer in self.layers), self.masks[places], whole, whole_masks)
 
     def save(self, path: str | os.PathLike, model: Encoder) -> None:
         """Writes a safetensors file that `load` reads: all of it or nothing.
@@ -76,6 +89,8 @@ class Support:
             WriteError: the file cannot be written.
         """
         tensors = {"masks": self.masks, **{f"layers.{i}": layer for i, layer in enumerate(self.layers)}}
+        if self.whole_masks is not None:
+            tensors |= {"whole_masks": self.whole_masks, **{f"whole.{i}": layer for i, layer in enumerate(self.whole)}}
         tensors = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
         write_tensors(Path(path), tensors, **{_ENCODER: model.encoder_digest()})
 
@@ -96,12 +111,23 @@ class Support:
         """
         file, mend = Path(path), "encode the support again, and save it"
         tensors, known = read_tensor_file(file, "support", mend)
-        layers = [tensors.get(f"layers.{i}") for i in range(len(tensors) - 1)]
-        if _ENCODER not in known or "masks" not in tensors or not layers or any(layer is None for layer in layers):
+        layers, whole = (_numbered(tensors, name) for name in ("layers", "whole"))
+        named = len(layers) + len(whole) + sum(name in tensors for name in ("masks", "whole_masks"))
+        if _ENCODER not in known or "masks" not in tensors or not layers or named != len(tensors):
             raise InputError(f"{file} holds no encoded support; give a file that Support.save wrote.")
         if known[_ENCODER] != model.encoder_digest():
             raise InputError(f"The support {file} was encoded by another model; {mend}.")
-        return cls(tuple(layer.to(model.device) for layer in layers), tensors["masks"].to(model.device))
+        moved = {name: tensor.to(model.device) for name, tensor in tensors.items()}
+        layers, whole = (tuple(_numbered(moved, name)) for name in ("layers", "whole"))
+        return cls(layers, moved["masks"], whole, moved.get("whole_masks"))
+
+
+def _numbered(tensors: dict[str, Tensor], name: str) -> list[Tensor]:
+    """`name.0`, `name.1` and so on, as far as they are there."""
+    found = []
+    while f"{name}.{len(found)}" in tensors:
+        found.append(tensors[f"{name}.{len(found)}"])
+    return found
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from ..configuration import DSVLFSConfig
 from ..errors import InputError
 from ..hub.digests import tensor_digest
+from ..parts.whole_fit import pooled_whole
 from .checks import examples_of
 from .encoded import Query, Support, View
 from .interface import Parts
@@ -26,7 +27,7 @@ SINGLY_ON = ("cpu",)
 memory and a quarter more time."""
 
 
-_SUPPORT_VERSION = 1
+_SUPPORT_VERSION = 2
 """Another wherever the same photo becomes another support."""
 
 _SUPPORT_SETTINGS = (
@@ -119,6 +120,7 @@ def kept_with(model: Parts) -> str:
         weights |= {f"adapter.{name}": tensor for name, tensor in adapter.unmerged().items()}
     if any(tensor.device.type == "meta" for tensor in weights.values()):
         raise InputError("The encoders' weights are not in memory; load the model without a device_map that offloads.")
+    seen["reads_whole"] = model.config.whole_weight > 0
     said = json.dumps([_SUPPORT_VERSION, seen, tensor_digest(weights)], sort_keys=True, default=str)
     return hashlib.sha256(said.encode()).hexdigest()
 
@@ -129,7 +131,13 @@ def encode_support(model: Parts, examples: Sequence[tuple[Photo, Photo]]) -> Sup
     encoded = []
     for photo, mask in examples_of(examples):
         view, square = model.processor.support_view(photo, mask)
-        encoded.append(Support(*support_features(model, frozen_features(model, view), square)))
+        layers, masks = support_features(model, frozen_features(model, view), square)
+        whole: tuple[tuple[Tensor, ...], Tensor | None] = (), None
+        if model.config.whole_weight:
+            view, square = model.processor.whole_view(photo, mask)
+            features = frozen_features(model, view)
+            whole = pooled_whole([features[name] for name in model.config.correlation_layers], square)
+        encoded.append(Support(layers, masks, *whole))
     return Support.join(encoded)
 
 

@@ -58,7 +58,7 @@ def fit_request(
     if shots is not None:
         number = torch.arange(mask.shape[1], device=mask.device).repeat_interleave(mask[0, 0].numel())
         there = (number < shots[:, None]).to(share.dtype)
-    direction = positions.mT @ _coefficients(positions @ positions.mT, share, there, ridge)
+    direction = positions.mT @ coefficients(positions @ positions.mT, share, there, ridge)
     return (places @ direction)[:, :, 0].unflatten(1, (size, size))
 
 
@@ -91,13 +91,13 @@ def foretold(support: Sequence[Tensor], mask: Tensor, *, ridge: float) -> Tensor
     shot = torch.arange(mask.shape[0], device=mask.device)  # `len` is fixed in an export
     own = (shot[:, None] == shot)[:, :, None].expand(-1, -1, mask[0].numel()).flatten(1).to(share.dtype)
     gram, share = (known.expand(mask.shape[0], *known.shape) for known in (positions @ positions.mT, share))
-    score = (gram @ _coefficients(gram, share, 1 - own, ridge))[:, :, 0]
+    score = (gram @ coefficients(gram, share, 1 - own, ridge))[:, :, 0]
     found, there = score > 0, share > 0.5
     both, either = ((own * cells).sum(dim=1) for cells in (found & there, found | there))
     return (both / either.clamp(min=1)).mean()
 
 
-def _coefficients(gram: Tensor, share: Tensor, there: Tensor, ridge: float) -> Tensor:
+def coefficients(gram: Tensor, share: Tensor, there: Tensor, ridge: float) -> Tensor:
     """What each support position adds to the direction of the fit.
 
     Args:

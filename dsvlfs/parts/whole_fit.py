@@ -1,0 +1,57 @@
+"""A fit to the supports' whole photos, where the query is of their kind.
+
+The fit to the request reads supports cropped around their masks, and knows little of what else such photos show. In
+photos that resemble one another (grains on a tray, cells, parts of a product) the rest of a support's photo tells what
+is not the class in the query too. Elsewhere it tells nothing, and its map does harm (docs/experiments.md), so the
+query's likeness to the supports decides.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .request_fit import coefficients, unit_positions
+
+GRID = 16
+"""Positions of a side, to which a support's photo is pooled."""
+_RIDGE = 0.01
+"""Added to the diagonal, a position; each has a squared length of one a layer."""
+
+
+def pooled_whole(layers: Sequence[Tensor], mask: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+    """What is kept of a support's whole photo.
+
+    Args:
+        layers: (1, C_i, h_i, w_i) each, of the photo as a query is seen.
+        mask: (1, height, width) on the same square, in [0, 1].
+
+    Returns:
+        A tensor (1, C_i, `GRID`, `GRID`) a layer, a coarser one as it is; and the mask (1, `GRID`, `GRID`).
+    """
+    kept = tuple(F.adaptive_avg_pool2d(layer, GRID) if layer.shape[-1] > GRID else layer for layer in layers)
+    return kept, F.adaptive_avg_pool2d(mask[:, None].to(layers[0].device), GRID)[:, 0]
+
+
+def whole_fit(query: Sequence[Tensor], support: Sequence[Tensor], mask: Tensor, *, size: int) -> tuple[Tensor, Tensor]:
+    """Scores every position of a query: 1 is foreground, -1 background.
+
+    Args:
+        query: (1, C_i, h_i, w_i) each; resampled to `size`.
+        support: (K, C_i, ...) each, from `pooled_whole`.
+        mask: (K, `GRID`, `GRID`), in [0, 1].
+        size: side of the result, in positions.
+
+    Returns:
+        (1, size, size), in float32; and the query's likeness to the supports, a number up to 1: the mean over its
+        positions of the cosine to the most alike of theirs.
+    """
+    positions = unit_positions(support, mask.shape[-1]).flatten(0, 1)
+    places = unit_positions(query, size)[0]
+    share = mask.float().flatten()[None]
+    gram = (positions @ positions.mT)[None]
+    across = places @ positions.mT
+    ridge = _RIDGE * positions.shape[0]
+    score = across @ coefficients(gram, share, torch.ones_like(share), ridge)[0]
+    return score.view(1, size, size), across.amax(dim=1).mean() / len(query)
