@@ -24,7 +24,7 @@ class DSVLFSConfig(PreTrainedConfig):
     `vision.N` (output of the LLaVA vision tower's N-th stage, from 0).
 
     Args:
-        image_base: name of the frozen image encoder (see `dsvlfs.hub.bases`).
+        image_base: name of the image encoder's frozen base (see `dsvlfs.hub.bases`).
         image_config: its architecture (DINOv2 or SAM's ViT).
         image_size: side of the square that the image encoder sees, in pixels.
         image_mean, image_std: its normalisation, of values in [0, 1].

@@ -132,7 +132,8 @@ def _numbered(tensors: dict[str, Tensor], name: str) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class Query:
-    """An encoded query photo; like a `Support`, it holds frozen features alone, and stays right while a model trains.
+    """An encoded query photo; like a `Support`, it holds features of the encoders alone, and stays right while a model
+    trains whose image encoder does not learn.
 
     Args:
         features: a tensor a name with a batch dimension of one, from `DSVLFSModel.frozen_features`.

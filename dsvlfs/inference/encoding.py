@@ -1,4 +1,4 @@
-"""Photos to what the frozen encoders make of them: slow, and once a photo."""
+"""Photos to what the encoders make of them: slow, and once a photo."""
 
 import hashlib
 import json
@@ -49,7 +49,7 @@ _SUPPORT_SETTINGS = (
 
 
 def frozen_features(model: Parts, view: View, *, merge_tokens: bool = False) -> dict[str, Tensor]:
-    """What the frozen encoders make of views: every layer that some part reads, and the LLaVA's `tokens`.
+    """What the encoders make of views, frozen but for LoRA: every layer that some part reads, and the LLaVA's `tokens`.
 
     Args:
         model: its encoders.

@@ -75,7 +75,7 @@ class FeatureCache:
         """Computes what is missing, divided between Accelerate's processes.
 
         Args:
-            model: whose frozen encoders run.
+            model: whose encoders run.
             composer: of the scenes; its photos are the supports.
             scenes: number of scenes of each kind.
             class_supports: supports of a class, at most, from the composer's photos of several objects.

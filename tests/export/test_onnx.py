@@ -35,7 +35,7 @@ def exported(tmp_path_factory) -> tuple[DSVLFSModel, Path]:
         {
             "detail_layers": ["vision.2", "vision.1"],
             "fit_ridge": 10.0,
-            "fit_doubt": 0.9,
+            "fit_doubt": 0.79,
             "fit_weight": 2.0,
             "logit_offset": 0.0,
             "match_background": True,
@@ -79,16 +79,27 @@ def drawn(folder: Path, seed: int) -> tuple[Path, Path]:
     return files
 
 
-@pytest.mark.parametrize(("shots", "name"), [(1, "red circle"), (3, "red circle"), (2, None)])
-def test_masks_are_the_models(exported, tmp_path, shots, name):
+# Two foretell one another with an IoU of 0.75, three with 0.83; the six's first five with 0.80, all six with 0.75.
+@pytest.mark.parametrize(
+    ("seeds", "name", "doubted"),
+    [
+        (range(1), "red circle", False),
+        (range(2), None, True),
+        (range(3), "red circle", False),
+        (range(22, 28), "red circle", False),
+    ],
+)
+def test_masks_are_the_models(exported, tmp_path, seeds, name, doubted):
     model, folder = exported
-    supports, (query, _) = [drawn(tmp_path, seed) for seed in range(shots)], drawn(tmp_path, 9)
+    supports, (query, _) = [drawn(tmp_path, seed) for seed in seeds], drawn(tmp_path, 9)
     given = [word for pair in supports for word in ("--support", *map(str, pair))]
     command = [sys.executable, "-c", WITHOUT_TORCH, str(folder), str(query), str(tmp_path / "out.png"), *given]
     subprocess.run(command + (["--class-name", name] if name else []), check=True)
     found = np.asarray(Image.open(tmp_path / "out.png")) > 0
 
     support = model.encode_support(supports)
+    weighed = len(seeds) > 1 and bool(model.request_fit.weight(support.layers, support.masks) > 0)
+    assert weighed == doubted
     options = {"min_presence": 0, "zoom": False, "aggregation": "joint", "mode": "both" if name else "visual"}
     wanted = model.segment(query, name or "circle", support=support, **options).mask
     assert 0.02 < wanted.mean() < 0.98
