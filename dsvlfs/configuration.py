@@ -162,7 +162,7 @@ class DSVLFSConfig(PreTrainedConfig):
         fit_weight: float = 0.0,
         fit_doubt: float | None = None,
         whole_weight: float = 0.0,
-        whole_likeness: float = 0.54,
+        whole_likeness: float = 0.62,
         remembered_classes: list[str] | None = None,
         memory_weight: float = 8.0,
         detail_layers: list[str] | None = None,
