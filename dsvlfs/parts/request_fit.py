@@ -109,7 +109,7 @@ def coefficients(gram: Tensor, share: Tensor, there: Tensor, ridge: float) -> Te
     Returns:
         (batch, n, 1).
     """
-    area = ((share * there).sum(dim=1) / there.sum(dim=1)).clamp(_TINY, 1 - _TINY)[:, None]
+    area = ((share * there).sum(dim=1) / there.sum(dim=1).clamp(min=1)).clamp(_TINY, 1 - _TINY)[:, None]
     root = (there * (share / (2 * area) + (1 - share) / (2 * (1 - area)))).sqrt()[:, :, None]
     weighted = root * gram * root.mT + ridge * torch.eye(gram.shape[1], device=gram.device)
     wanted = root * (2 * share - 1)[:, :, None]
@@ -202,13 +202,15 @@ class RequestFit(nn.Module):
         return fit_request(query, support, mask, ridge=self.ridge, size=size, shots=shots)
 
     def weight(self, support: Sequence[Tensor], mask: Tensor) -> Tensor:
-        """How many times a score is added to the mask's logits, a number: `share` of it for each support beyond the
-        first, up to five, where these do not foretell one another. Where they do, matching tells as much
-        (docs/experiments.md).
+        """How many times a score is added to the mask's logits: `share` of it for each support beyond the first, up to
+        five, where these do not foretell one another. Where they do, matching tells as much (docs/experiments.md).
 
         Args:
             support: (K, C_i, grid, grid) each.
             mask: (K, grid, grid), in [0, 1].
+
+        Returns:
+            A number; 0 of one support.
         """
         further = torch.ones_like(mask[:, 0, 0]).sum().clamp(max=_SUREST) - 1
         if self.doubt is None:

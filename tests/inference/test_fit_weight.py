@@ -36,3 +36,4 @@ def test_it_is_not_added_where_the_supports_foretell_one_another(micro_model, ci
     model.request_fit.doubt = float(alike + unlike) / 2
     assert model.request_fit.weight(support.layers, support.masks) == 0
     assert model.request_fit.weight(other.layers, other.masks) == 6
+    assert model.request_fit.weight([layer[:1] for layer in other.layers], other.masks[:1]) == 0
