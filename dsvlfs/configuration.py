@@ -78,8 +78,9 @@ class DSVLFSConfig(PreTrainedConfig):
         fit_doubt: it is added only where the supports foretell one another (`dsvlfs.parts.request_fit.foretold`) with
             an IoU under this; None adds it always.
         whole_weight: so many times the map of a fit to the supports' whole photos (`dsvlfs.parts.whole_fit`), from -1
-            to 1, is added to the mask's logits in inference, where the query is like them; 0 leaves it out, and
-            supports are then encoded around their masks alone. It needs `fit_ridge`.
+            to 1, is added to the mask's logits in inference where the query is like them, for one support and for
+            several that are joined before the mask ("joint", "attention"); 0 leaves it out, and supports are then
+            encoded around their masks alone. It needs `fit_ridge`.
         whole_likeness: the likeness of query and supports from which on it is added.
         remembered_classes: names of classes that fine-tuning remembered from its photos: asked for by one of these, the
             map of what it remembers (`dsvlfs.parts.class_memory`) stands in place of that of the fit to the request,

@@ -10,7 +10,7 @@ from ..inference.encoded import View
 from ..inference.encoding import frozen_features, support_features
 from ..inference.name_trust import name_fits
 from ..modeling import DSVLFSModel
-from ..parts.whole_fit import pooled_whole, whole_fit
+from ..parts.whole_fit import likeness, pooled_whole, whole_fit
 
 
 class _Graph(nn.Module):
@@ -107,8 +107,8 @@ class MatcherGraph(_Graph):
             if model.request_fit.share:
                 added = score * model.request_fit.weight(support, masks)
             if whole_masks is not None:
-                told, likeness = whole_fit(query, whole, whole_masks, size=size)
-                added = added + config.whole_weight * (likeness >= config.whole_likeness) * told
+                alike = likeness(query, whole, whole_masks, size=size) >= config.whole_likeness
+                added = added + config.whole_weight * alike * whole_fit(query, whole, whole_masks, size=size)
         fit = semantic_prompt[:, 0] * 0 + 1
         if config.name_trust is not None:
             named = [support[config.correlation_layers.index(name)] for name in config.grounding_layers]

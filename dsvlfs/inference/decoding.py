@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..parts.aggregation import Aggregation, support_evidence
 from ..parts.matching import Match
-from ..parts.whole_fit import whole_fit
+from ..parts.whole_fit import likeness, whole_fit
 from .encoded import Asked, Shots, Support
 from .interface import Parts
 
@@ -123,10 +123,10 @@ def _fitted(model: Parts, asked: Asked, shots: Shots, size: int, is_all: bool) -
     added = None
     if fit.share and len(support.masks) > 1:
         added = fit.weight(support.layers, support.masks) * score
-    if support.whole_masks is not None:
-        whole, likeness = whole_fit(query, support.whole, support.whole_masks, size=size)
-        if likeness >= model.config.whole_likeness:
-            added = model.config.whole_weight * whole + (0 if added is None else added)
+    whole, shown = support.whole, support.whole_masks
+    if shown is not None and likeness(query, whole, shown, size=size) >= model.config.whole_likeness:
+        told = model.config.whole_weight * whole_fit(query, whole, shown, size=size)
+        added = told if added is None else added + told
     return score, added
 
 

@@ -60,7 +60,13 @@ class Support:
 
     @classmethod
     def join(cls, supports: Sequence["Support"]) -> "Support":
-        """One support of the photos of several, at least one."""
+        """One support of the photos of several, at least one.
+
+        Raises:
+            InputError: some hold their whole photos, and some do not.
+        """
+        if len({len(support.whole) for support in supports}) > 1:
+            raise InputError("The supports were encoded by several models; encode all of them with one.")
         layers = zip(*(support.layers for support in supports), strict=True)
         whole = zip(*(support.whole for support in supports), strict=True)
         masks = [support.whole_masks for support in supports if support.whole_masks is not None]

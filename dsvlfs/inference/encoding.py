@@ -35,6 +35,7 @@ _SUPPORT_SETTINGS = (
     "image_config",
     "image_mean",
     "image_resample",
+    "image_size",
     "image_std",
     "pad_to_square",
     "support_context",

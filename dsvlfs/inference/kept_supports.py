@@ -91,7 +91,8 @@ def _kept(file: Path, encoder: _Encoder) -> Support | None:
 
 
 def _keep(support: Support, file: Path, encoder: _Encoder, most_bytes: int) -> None:
-    size = sum(tensor.nbytes for tensor in (*support.layers, support.masks))
+    whole = () if support.whole_masks is None else (*support.whole, support.whole_masks)
+    size = sum(tensor.nbytes for tensor in (*support.layers, support.masks, *whole))
     if size > most_bytes:
         return
     with suppress(WriteError, OSError):

@@ -16,6 +16,8 @@ from .request_fit import coefficients, unit_positions
 
 GRID = 16
 """Positions of a side, to which a support's photo is pooled."""
+MOST = 5
+"""Supports that are read: the work grows with the cube of their number."""
 _RIDGE = 0.01
 """Added to the diagonal, a position; each has a squared length of one a layer."""
 
@@ -34,8 +36,21 @@ def pooled_whole(layers: Sequence[Tensor], mask: Tensor) -> tuple[tuple[Tensor, 
     return kept, F.adaptive_avg_pool2d(mask[:, None].to(layers[0].device), GRID)[:, 0]
 
 
-def whole_fit(query: Sequence[Tensor], support: Sequence[Tensor], mask: Tensor, *, size: int) -> tuple[Tensor, Tensor]:
-    """Scores every position of a query: 1 is foreground, -1 background.
+def likeness(query: Sequence[Tensor], support: Sequence[Tensor], mask: Tensor, *, size: int) -> Tensor:
+    """How much a query is like its supports: the mean over its positions of the cosine to the most alike of theirs.
+
+    Args:
+        query, support, mask, size: of `whole_fit`.
+
+    Returns:
+        A number up to 1.
+    """
+    across = unit_positions(query, size)[0] @ _positions(support, mask).mT
+    return across.amax(dim=1).mean() / len(query)
+
+
+def whole_fit(query: Sequence[Tensor], support: Sequence[Tensor], mask: Tensor, *, size: int) -> Tensor:
+    """Scores every position of a query by the first `MOST` supports: 1 is foreground, -1 background.
 
     Args:
         query: (1, C_i, h_i, w_i) each; resampled to `size`.
@@ -44,14 +59,14 @@ def whole_fit(query: Sequence[Tensor], support: Sequence[Tensor], mask: Tensor, 
         size: side of the result, in positions.
 
     Returns:
-        (1, size, size), in float32; and the query's likeness to the supports, a number up to 1: the mean over its
-        positions of the cosine to the most alike of theirs.
+        (1, size, size), in float32.
     """
-    positions = unit_positions(support, mask.shape[-1]).flatten(0, 1)
-    places = unit_positions(query, size)[0]
-    share = mask.float().flatten()[None]
+    positions = _positions(support, mask)
+    share = mask[:MOST].float().flatten()[None]
     gram = (positions @ positions.mT)[None]
-    across = places @ positions.mT
-    ridge = _RIDGE * positions.shape[0]
-    score = across @ coefficients(gram, share, torch.ones_like(share), ridge)[0]
-    return score.view(1, size, size), across.amax(dim=1).mean() / len(query)
+    solved = coefficients(gram, share, torch.ones_like(share), _RIDGE * positions.shape[0])[0]
+    return (unit_positions(query, size)[0] @ (positions.mT @ solved)).view(1, size, size)
+
+
+def _positions(support: Sequence[Tensor], mask: Tensor) -> Tensor:
+    return unit_positions([layer[:MOST] for layer in support], mask.shape[-1]).flatten(0, 1)

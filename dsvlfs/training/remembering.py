@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,27 +17,31 @@ from ..parts.request_fit import unit_positions
 from .feature_cache import FeatureCache
 
 _VIEWS = 100
-"""Of a class that are read, at most: further ones are of the same photos, and take seconds each."""
+"""Of a class that are read, at most: each takes a tenth of a second."""
 
 
 @torch.no_grad()
 def remember_classes(model: DSVLFSModel, cache: FeatureCache) -> None:
-    """Solves for what the classes of a cache's queries look like, each from all views that show it, and keeps it in
-    the model; what this remembers already stays, but for classes of the same name.
+    """Solves for what the classes of a cache's queries look like, each from up to `_VIEWS` views that show it, and
+    keeps it in the model; what this remembers already stays, but for classes of the same name.
 
     Args:
         model: with a fit to the request, whose image encoder does not learn.
         cache: finished, with the features of the model's correlation layers.
     """
-    shown = defaultdict(list)
+    shown, names = defaultdict(list), {}
     for stem, entry in cache.names("queries").items():
-        for name in {item["names"][0] for item in entry["objects"]}:
-            shown[name].append((stem, [item["place"] for item in entry["objects"] if name in item["names"]]))
+        places = defaultdict(list)
+        for item in entry["objects"]:
+            places[name_key(item["names"][0])].append(item["place"])
+            names.setdefault(name_key(item["names"][0]), item["names"][0])
+        for key, own in places.items():
+            shown[key].append((stem, own))
     old = zip(model.config.remembered_classes or [], model.class_memory.directions if model.class_memory else [])
     known = {name_key(name): (name, direction) for name, direction in old}
-    for name, views in tqdm(sorted(shown.items()), desc="remembered classes"):
-        some = views[:: -(-len(views) // _VIEWS)]
-        known[name_key(name)] = name, class_direction(_read(model, cache, some)).to(model.device)
+    for key, views in tqdm(sorted(shown.items()), desc="remembered classes"):
+        some = [views[round(place)] for place in np.linspace(0, len(views) - 1, min(len(views), _VIEWS))]
+        known[key] = names[key], class_direction(_read(model, cache, some)).to(model.device)
     model.config.remembered_classes = [name for name, _ in known.values()] or None
     memory = new_class_memory(model.config)
     if memory is not None:

@@ -36,7 +36,7 @@ from .schedule import StepPlan
 from .seeing import start_seeing
 from .settings import PACKS, TrainingConfig, load_config
 from .shot_losses import ShotLosses
-from .sources import open_episodes
+from .sources import open_episodes, seen_cache
 from .trainer import Trainer
 from .validation import validate
 
@@ -125,6 +125,8 @@ def train(
     keeps_names = config.learns_shots or config.learns_photo
     if keeps_names and not model.grounding.basis.any():
         raise InputError(f"The names of {run.start_from()} were never fitted; give --start-from a trained checkpoint.")
+    if config.remembers and model.request_fit is None:
+        raise InputError("remembers needs the fit to the request; start from a checkpoint that has fit_ridge.")
     if config.dataset == PACKS:
         model.to(accelerator.device)  # the frozen features come before the first step
     episodes = open_episodes(config, model.eval(), data_root, cache or out / "cache")
@@ -134,7 +136,7 @@ def train(
         if not (keeps_names or progress.step):
             episodes.alignment.apply(model)
     if config.remembers and not progress.step:
-        remember_classes(model, FeatureCache(cache or out / "cache"))
+        remember_classes(model, seen_cache(config, cache or out / "cache"))
     if config.learns_photo:
         if not progress.step:
             start_seeing(model, FeatureCache(cache or out / "cache"), imagenet_classes())

@@ -65,7 +65,7 @@ class TrainingConfig:
         extend_names: keep the checkpoint's fit of names and add those of the packs' classes to it, in place of a fit
             to these alone.
         remembers: keep what the classes of the packs' queries look like under their names as well
-            (`dsvlfs.parts.class_memory`), solved from all views that show them before the first step.
+            (`dsvlfs.parts.class_memory`), solved from views that show them before the first step.
         learns_photo: train what the photo adds to the semantic prompt alone (`PhotoPrompt`), on top of a checkpoint
             whose projector then learns to see in closed form (`dsvlfs.training.seeing`).
         learns_image: train LoRA on the image encoder as well (the model's `image_lora_rank`): the cache then keeps what

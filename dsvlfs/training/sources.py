@@ -75,8 +75,7 @@ def open_episodes(config: TrainingConfig, model: DSVLFSModel, root: Path, cache_
             "absent": config.absent,
             "made_up": config.made_up,
         }
-        without = {*config.left_out_classes, *_tested_names(config.fold)}
-        seen = FeatureCache(cache_folder, without=without)
+        seen = seen_cache(config, cache_folder)
         if config.learns_shots:
             FeatureCache(cache_folder).check(model)
             del mix["semantic_only"]
@@ -117,6 +116,11 @@ def open_episodes(config: TrainingConfig, model: DSVLFSModel, root: Path, cache_
     photos = load_named_set(config.dataset, root, split="train", fold=config.fold)
     training = PhotoEpisodeDataset(photos, model.processor, length=length, in_passes=config.in_passes, **mix)
     return Episodes(training, collate_photos, validation)
+
+
+def seen_cache(config: TrainingConfig, folder: Path) -> FeatureCache:
+    """The cache of a run on packs, without the classes that it leaves out or that its fold tests."""
+    return FeatureCache(folder, without={*config.left_out_classes, *_tested_names(config.fold)})
 
 
 def _tested_names(fold: int | None) -> set[str]:

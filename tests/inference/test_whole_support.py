@@ -8,7 +8,7 @@ from conftest import build_micro_model
 from dsvlfs.errors import InputError
 from dsvlfs.hub.trained_parts import new_request_fit
 from dsvlfs.inference.encoded import Support
-from dsvlfs.parts.whole_fit import whole_fit
+from dsvlfs.parts.whole_fit import likeness, whole_fit
 
 
 @pytest.fixture
@@ -24,8 +24,8 @@ def test_its_map_is_added_to_the_logits(reading, circle, shots, mode):
     asked = {"support": support, "modes": [mode], "aggregation": "joint"}
     heard = model.predict(query, "circle", **asked)[mode].deciding[0]
     layers = [query.features[name] for name in model.config.correlation_layers]
-    score, likeness = whole_fit(layers, support.whole, support.whole_masks, size=4)
-    assert 0.2 < likeness < 1
+    score = whole_fit(layers, support.whole, support.whole_masks, size=4)
+    assert 0.2 < likeness(layers, support.whole, support.whole_masks, size=4) < 1
     model.config.whole_likeness = 1.0
     unheard = model.predict(query, "circle", **asked)[mode].deciding[0]
     own = F.interpolate(3 * score[:, None], (16, 16), mode="bilinear", align_corners=False)[:, 0]
@@ -52,6 +52,10 @@ def test_supports_keep_the_whole_photos_where_they_are_read(reading, micro_model
     assert all(torch.equal(a, b) for a, b in zip(loaded.whole, support.whole, strict=True))
     assert torch.equal(loaded.whole_masks, support.whole_masks)
     other = build_micro_model(fit_ridge=10.0)
+    with pytest.raises(InputError, match="several models"):
+        Support.join([support, other.encode_support([circle])])
+    with pytest.raises(InputError, match="encode it again"):
+        reading.predict(circle[0], "circle", support=other.encode_support([circle]), modes=["both"])
     assert other.encode_support([circle]).whole_masks is None
     with pytest.raises(InputError, match="another model"):
         Support.load(tmp_path / "own.safetensors", other)

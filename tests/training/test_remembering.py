@@ -12,7 +12,8 @@ from dsvlfs.parts.class_memory import class_direction
 from dsvlfs.training.feature_cache import FeatureCache
 from dsvlfs.training.packs import build_cache
 from dsvlfs.training.remembering import remember_classes
-from dsvlfs.training.settings import load_config
+from dsvlfs.training.settings import TrainingConfig, load_config
+from dsvlfs.training.sources import seen_cache
 
 SETTINGS = """
 remembers: true
@@ -80,6 +81,16 @@ def run(drawn, tmp_path_factory):
     (packs, config, cache), out = drawn, tmp_path_factory.mktemp("run")
     train_micro.run("--config", config, "--data-root", packs, "--out", out, "--cache", cache)
     return out
+
+
+def test_what_a_run_leaves_out_is_not_remembered(drawn):
+    _, _, folder = drawn
+    shown = {item["names"][0] for entry in FeatureCache(folder).names("queries").values() for item in entry["objects"]}
+    left_out = sorted(shown)[0]
+    model = build_micro_model(fit_ridge=10.0)
+    remember_classes(model, seen_cache(TrainingConfig(left_out_classes=[left_out]), folder))
+    assert left_out not in model.config.remembered_classes
+    assert model.config.remembered_classes
 
 
 def test_a_run_keeps_them_through_its_checkpoints(drawn, run):

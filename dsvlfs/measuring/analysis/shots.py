@@ -18,6 +18,7 @@ from ...data.episodes import Episode, Example, load_episodes
 from ...errors import InputError
 from ...inference.checks import Mode
 from ...inference.encoded import Asked, Support
+from ...inference.remembered import remembered_map
 from ...modeling import DSVLFSModel
 from ...parts.aggregation import AGGREGATIONS, Aggregation
 from ..metrics import EpisodeCounts, SegmentationMetrics, count_episode
@@ -145,19 +146,21 @@ class _Query:
         self.query = model.encode_query(episode.query)
         features = self.query.features
         embedding = model.image_embedding(features)
-        semantic = grounded = None
+        semantic = grounded = remembered = None
         if mode == "both":
             question = model.processor.question([(episode.class_name, None)]).to(model.device)
             semantic = model.semantic_encoder.prompt(features["tokens"], question)
             if model.grounding is not None:
                 grounded = model.ground(features, semantic, embedding.shape[-1])
-        self.asked = Asked(features, embedding, semantic, grounded)
+            remembered = remembered_map(model, features, episode.class_name, embedding.shape[-1])
+        self.asked = Asked(features, embedding, semantic, grounded, remembered)
         self.shots = model.compare(features, Support.join(supports), embedding.shape[-1])
         self.logits, _ = model.decode(self.asked, self.shots, "votes")
 
     def count(self, places: list[int], aggregation: Aggregation) -> EpisodeCounts:
         """Aggregates some of the supports, and compares the mask with the target."""
-        logits, joined = self.model.decode(self.asked, self.shots[places], aggregation, self.logits[places])
+        known = self.logits[places] if len(places) > 1 else None  # a single support is all there is to its request
+        logits, joined = self.model.decode(self.asked, self.shots[places], aggregation, known)
         found = self.model.processor.prediction(logits, self.query.valid, self.query.size, joined)
         mask = found.segmentation(min_presence=0).mask
         episode = self.episode
