@@ -92,12 +92,7 @@ def predict(
     size = by_support.embedding.shape[-1]
     by_name, shots = by_support, None
     if any(mode != "visual" for mode in modes):
-        semantic = sum(
-            weight * model.semantic_encoder.prompt(features["tokens"], question) for weight, question in texts
-        )
-        grounded = ground(model, features, semantic, size) if model.grounding is not None else None
-        remembered = remembered_map(model, features, class_name_of(class_name), size)
-        by_name = Asked(features, by_support.embedding, semantic, grounded, remembered)
+        by_name = asked_by_name(model, by_support, class_name, texts)
     if support is not None and any(mode != "semantic" for mode in modes):
         shots = compare(model, features, support, size)
     predictions = {}
@@ -112,6 +107,22 @@ def predict(
         found = replace(found, is_name_heard=is_heard or mode == "visual")
         predictions[mode] = _with_fits(model, found, query, asked, shown)
     return predictions
+
+
+def asked_by_name(model: Parts, asked: Asked, class_name: str, texts: Sequence[tuple[float, Question]]) -> Asked:
+    """A query asked by a class's name as well.
+
+    Args:
+        model: its language model, grounding and memory.
+        asked: the query alone.
+        class_name: of the class.
+        texts: the questions for it, and the weight of each one's prompt.
+    """
+    features, size = asked.features, asked.embedding.shape[-1]
+    semantic = sum(weight * model.semantic_encoder.prompt(features["tokens"], question) for weight, question in texts)
+    grounded = ground(model, features, semantic, size) if model.grounding is not None else None
+    remembered = remembered_map(model, features, class_name_of(class_name), size)
+    return replace(asked, semantic=semantic, grounded=grounded, remembered=remembered)
 
 
 def _is_believed(model: Parts, asked: Asked, support: Support) -> bool:

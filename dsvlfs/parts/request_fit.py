@@ -58,7 +58,7 @@ def fit_request(
     if shots is not None:
         number = torch.arange(mask.shape[1], device=mask.device).repeat_interleave(mask[0, 0].numel())
         there = (number < shots[:, None]).to(share.dtype)
-    direction = positions.mT @ coefficients(positions @ positions.mT, share, there, ridge)
+    direction = positions.mT @ _coefficients(positions @ positions.mT, share, there, ridge)
     return (places @ direction)[:, :, 0].unflatten(1, (size, size))
 
 
@@ -72,7 +72,7 @@ def unit_positions(layers: Sequence[Tensor], size: int) -> Tensor:
     Returns:
         (batch, size * size, sum of C_i), in float32.
     """
-    return _unit([_resampled(layer.float(), size).movedim(1, -1).flatten(1, 2) for layer in layers])
+    return _unit([resampled(layer.float(), size).movedim(1, -1).flatten(1, 2) for layer in layers])
 
 
 def foretold(support: Sequence[Tensor], mask: Tensor, *, ridge: float) -> Tensor:
@@ -91,13 +91,13 @@ def foretold(support: Sequence[Tensor], mask: Tensor, *, ridge: float) -> Tensor
     shot = torch.arange(mask.shape[0], device=mask.device)  # `len` is fixed in an export
     own = (shot[:, None] == shot)[:, :, None].expand(-1, -1, mask[0].numel()).flatten(1).to(share.dtype)
     gram, share = (known.expand(mask.shape[0], *known.shape) for known in (positions @ positions.mT, share))
-    score = (gram @ coefficients(gram, share, 1 - own, ridge))[:, :, 0]
+    score = (gram @ _coefficients(gram, share, 1 - own, ridge))[:, :, 0]
     found, there = score > 0, share > 0.5
     both, either = ((own * cells).sum(dim=1) for cells in (found & there, found | there))
     return (both / either.clamp(min=1)).mean()
 
 
-def coefficients(gram: Tensor, share: Tensor, there: Tensor, ridge: float) -> Tensor:
+def _coefficients(gram: Tensor, share: Tensor, there: Tensor, ridge: float) -> Tensor:
     """What each support position adds to the direction of the fit.
 
     Args:
@@ -247,7 +247,8 @@ def _unit(layers: Sequence[Tensor]) -> Tensor:
     return torch.cat([F.normalize(layer, dim=-1) for layer in layers], dim=-1)
 
 
-def _resampled(layer: Tensor, size: int) -> Tensor:
+def resampled(layer: Tensor, size: int) -> Tensor:
+    """A layer (batch, channels, height, width) on a grid of `size` a side."""
     if layer.shape[-1] == size:
         return layer
     return F.interpolate(layer, (size, size), mode="bilinear", align_corners=False)

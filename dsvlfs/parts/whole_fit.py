@@ -8,11 +8,10 @@ query's likeness to the supports decides.
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .request_fit import coefficients, unit_positions
+from .request_fit import fit_request, resampled, unit_positions
 
 GRID = 16
 """Positions of a side, to which a support's photo is pooled."""
@@ -45,7 +44,8 @@ def likeness(query: Sequence[Tensor], support: Sequence[Tensor], mask: Tensor, *
     Returns:
         A number up to 1.
     """
-    across = unit_positions(query, size)[0] @ _positions(support, mask).mT
+    positions = unit_positions([layer[:MOST] for layer in support], mask.shape[-1]).flatten(0, 1)
+    across = unit_positions(query, size)[0] @ positions.mT
     return across.amax(dim=1).mean() / len(query)
 
 
@@ -61,12 +61,6 @@ def whole_fit(query: Sequence[Tensor], support: Sequence[Tensor], mask: Tensor, 
     Returns:
         (1, size, size), in float32.
     """
-    positions = _positions(support, mask)
-    share = mask[:MOST].float().flatten()[None]
-    gram = (positions @ positions.mT)[None]
-    solved = coefficients(gram, share, torch.ones_like(share), _RIDGE * positions.shape[0])[0]
-    return (unit_positions(query, size)[0] @ (positions.mT @ solved)).view(1, size, size)
-
-
-def _positions(support: Sequence[Tensor], mask: Tensor) -> Tensor:
-    return unit_positions([layer[:MOST] for layer in support], mask.shape[-1]).flatten(0, 1)
+    shown = mask[:MOST]
+    layers = [resampled(layer[:MOST].float(), shown.shape[-1])[None] for layer in support]
+    return fit_request(query, layers, shown[None], ridge=_RIDGE * shown.numel(), size=size)

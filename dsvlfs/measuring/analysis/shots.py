@@ -18,7 +18,7 @@ from ...data.episodes import Episode, Example, load_episodes
 from ...errors import InputError
 from ...inference.checks import Mode
 from ...inference.encoded import Asked, Support
-from ...inference.remembered import remembered_map
+from ...inference.segmenting import asked_by_name
 from ...modeling import DSVLFSModel
 from ...parts.aggregation import AGGREGATIONS, Aggregation
 from ..metrics import EpisodeCounts, SegmentationMetrics, count_episode
@@ -145,16 +145,11 @@ class _Query:
         self.model, self.episode = model, episode
         self.query = model.encode_query(episode.query)
         features = self.query.features
-        embedding = model.image_embedding(features)
-        semantic = grounded = remembered = None
+        self.asked = Asked(features, model.image_embedding(features))
         if mode == "both":
             question = model.processor.question([(episode.class_name, None)]).to(model.device)
-            semantic = model.semantic_encoder.prompt(features["tokens"], question)
-            if model.grounding is not None:
-                grounded = model.ground(features, semantic, embedding.shape[-1])
-            remembered = remembered_map(model, features, episode.class_name, embedding.shape[-1])
-        self.asked = Asked(features, embedding, semantic, grounded, remembered)
-        self.shots = model.compare(features, Support.join(supports), embedding.shape[-1])
+            self.asked = asked_by_name(model, self.asked, episode.class_name, [(1.0, question)])
+        self.shots = model.compare(features, Support.join(supports), self.asked.embedding.shape[-1])
         self.logits, _ = model.decode(self.asked, self.shots, "votes")
 
     def count(self, places: list[int], aggregation: Aggregation) -> EpisodeCounts:
