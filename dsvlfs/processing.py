@@ -19,7 +19,7 @@ from .hub.options import override, sort_options
 from .hub.saving import PROCESSOR_FILE
 from .inference.calibration import Calibration
 from .inference.checks import class_name_of, description_of
-from .inference.encoded import View
+from .inference.encoded import View, on_square
 from .inference.photos import Photo, context_box, load_mask, load_photo
 from .inference.results import Prediction
 from .parts.semantic_encoder import Question
@@ -148,7 +148,7 @@ class DSVLFSProcessor(ProcessorMixin):
             foreground = foreground[box[1] : box[3], box[0] : box[2]]
         size = self.config.support_size
         view = self._view(image, size, min(size, self.config.vlm_image_size))
-        return view, _on_square(foreground, view)
+        return view, on_square(foreground, view) / 255
 
     def whole_view(self, photo: Photo, mask: Photo) -> tuple[View, Tensor]:
         """A support's whole photo, as a query is seen, and the mask (1, size, size) in [0, 1] on the same square.
@@ -158,7 +158,7 @@ class DSVLFSProcessor(ProcessorMixin):
         """
         image = load_photo(photo)
         view = self.query_view(image)
-        return view, _on_square(load_mask(mask, image.size), view)
+        return view, on_square(load_mask(mask, image.size), view) / 255
 
     @property
     def templates(self) -> list[tuple[str, str]]:
@@ -256,15 +256,6 @@ class DSVLFSProcessor(ProcessorMixin):
         box = _middle(image.size) if config.vlm_crop else None
         square = image.resize((vlm_size, vlm_size), Image.Resampling.BICUBIC, box)
         return View(canvas, _normalised(square, config.vlm_mean, config.vlm_std)[None], valid, image.size)
-
-
-def _on_square(foreground: np.ndarray, view: View) -> Tensor:
-    """A mask, bool (height, width), as shares (1, size, size) on the square of its photo's view."""
-    size = view.image_pixels.shape[-1]
-    target = Image.fromarray(foreground.astype(np.uint8) * 255).resize(view.valid, Image.Resampling.BOX)
-    canvas = torch.zeros(1, size, size, dtype=torch.float32)
-    canvas[0, : view.valid[1], : view.valid[0]] = torch.from_numpy(np.array(target)).float() / 255
-    return canvas
 
 
 def _middle(size: tuple[int, int]) -> tuple[float, float, float, float]:

@@ -3,11 +3,10 @@
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from ..configuration import DSVLFSConfig
-from ..inference.encoded import View
+from ..inference.encoded import View, on_square
 
 _TARGET_FACTOR = 4  # the decoder's logits have 4 times the side of its image embedding
 
@@ -28,9 +27,4 @@ def on_decoder_grid(mask: np.ndarray, view: View, side: int) -> Tensor:
     Returns:
         uint8 (side, side), 255 where a cell is all foreground; nought where the view is padding.
     """
-    square = view.image_pixels.shape[-1]
-    width, height = view.valid
-    image = Image.fromarray(mask.astype(np.uint8) * 255).resize((width, height), Image.Resampling.BOX)
-    canvas = torch.zeros(1, 1, square, square)
-    canvas[0, 0, :height, :width] = torch.from_numpy(np.array(image)).float()
-    return F.interpolate(canvas, (side, side), mode="area")[0, 0].round().to(torch.uint8)
+    return F.interpolate(on_square(mask, view)[None], (side, side), mode="area")[0, 0].round().to(torch.uint8)

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ..errors import InputError
@@ -40,6 +42,16 @@ class View:
     vlm_pixels: Tensor
     valid: tuple[int, int]
     size: tuple[int, int]
+
+
+def on_square(mask: np.ndarray, view: View) -> Tensor:
+    """A photo's mask, bool (height, width), on the square of its view: (1, size, size), 255 where a pixel is all
+    foreground, and nought in the padding."""
+    width, height = view.valid
+    shown = Image.fromarray(mask.astype(np.uint8) * 255).resize((width, height), Image.Resampling.BOX)
+    square = torch.zeros(1, *view.image_pixels.shape[-2:], dtype=torch.float32)
+    square[0, :height, :width] = torch.from_numpy(np.array(shown)).float()
+    return square
 
 
 @dataclass(frozen=True)
