@@ -1,6 +1,9 @@
 """Whether a run divided by a launcher's settings starts, saves and resumes: `base` at toy widths (`toy_base.py`), under
 `accelerate launch` as docs/train.md has it; once whole, and once ended in the middle and resumed. Gives how far the
-losses of the two, and the weights that they saved, differ. Without a GPU accelerate divides nothing: see `divided`.
+losses of the two, and the weights that they saved, differ.
+
+Without a GPU accelerate divides nothing and leaves bfloat16 alone, so that there the workers ask it for what the
+launcher's settings say (`launched_cpus.py`); `divided` is what came of it. `zero2` needs `pip install deepspeed`.
 
     python benchmarks/launched_run.py --data-root VOC2012 --launchers fsdp zero2 --processes 2
     python benchmarks/launched_run.py --episodes FILE --launchers fsdp zero2 --processes 1 --out FOLDER
@@ -20,7 +23,9 @@ from typing import Any
 import missing  # noqa: F401  (before what may miss a package)
 
 # isort: split
+import launched_cpus
 import overfit
+import torch
 import toy_base
 import yaml
 from safetensors.torch import load_file
@@ -60,6 +65,8 @@ def work(folder: Path, episodes: Path, *, end: bool, resume: bool) -> None:
         shown = overfit.InTurns(overfit.asked(episodes, "both"), config.steps * config.batch_size)
         return sources.Episodes(shown, collate_photos, None)
 
+    if not torch.cuda.is_available():
+        launched_cpus.divide(SETTINGS["mixed_precision"])
     started = run.start
 
     def start(config: Any, out: Path) -> Any:
@@ -79,8 +86,9 @@ def launch(launcher: str, processes: int, folder: Path, episodes: Path, *more: s
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(LAUNCHERS / f"{launcher}.yaml")]
     command += ["--num_processes", str(processes), "--main_process_port", port, __file__]
     command += ["--folder", str(folder), "--episodes", str(episodes), *more]
+    own = {} if torch.cuda.is_available() else launched_cpus.ENVIRONMENT
     with folder.with_suffix(".log").open("a") as log:
-        status = subprocess.run(command, stdout=log, stderr=log).returncode
+        status = subprocess.run(command, stdout=log, stderr=log, env=os.environ | own).returncode
     if status and "--end" not in more:
         raise RuntimeError(f"{launcher}: {' '.join(more) or 'whole'} ended with {status}; see {folder.name}.log")
 

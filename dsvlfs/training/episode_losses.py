@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
 from ..configuration import DSVLFSConfig
@@ -73,11 +74,18 @@ def build_model(config: TrainingConfig, accelerator: Accelerator, start: Path | 
             else f"The checkpoint {start} has no LoRA on its image encoder for learns_image to train; start from one "
             "that has, or from the bases."
         )
-    set_precision(model, accelerator.mixed_precision)
+    set_precision(model, _precision(accelerator))
     if config.gradient_checkpointing:
         language_model = model.semantic_encoder.llava.model.language_model
         language_model.activation_checkpointing_enable({"use_reentrant": False})
     return model
+
+
+def _precision(accelerator: Accelerator) -> str:
+    """Of the products. Under DeepSpeed accelerate knows of DeepSpeed's own precision alone, which is not used."""
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        return "bf16" if "torch_autocast" in accelerator.state.deepspeed_plugin.deepspeed_config else "no"
+    return accelerator.mixed_precision
 
 
 def set_precision(model: DSVLFSModel, mixed_precision: str) -> None:

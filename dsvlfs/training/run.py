@@ -73,9 +73,19 @@ def start(config: TrainingConfig, out: Path) -> tuple[Accelerator, StepPlan]:
             "gradient_accumulation_steps": plan.accumulation,
             "gradient_clipping": config.clip_norm,
         }
+        _autocast_under_zero(accelerator)
     if accelerator.distributed_type == DistributedType.FSDP and not accelerator.is_fsdp2:
         raise InputError("FSDP is used in its second version; set fsdp_version: 2 in Accelerate's settings.")
     return accelerator, plan
+
+
+def _autocast_under_zero(accelerator: Accelerator) -> None:
+    """DeepSpeed's own bfloat16 casts every weight and no photo; autocast is what all other layouts have."""
+    config = accelerator.state.deepspeed_plugin.deepspeed_config
+    if accelerator.mixed_precision == "bf16":
+        config["bf16"] = {"enabled": False}
+        # No module's gradients are rounded on their way to the others.
+        config["torch_autocast"] = {"enabled": True, "dtype": "bfloat16", "lower_precision_safe_modules": []}
 
 
 def train(

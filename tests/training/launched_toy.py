@@ -3,25 +3,25 @@
 import os
 from pathlib import Path
 
+import launched_cpus
 import paper_like
 import torch
-from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
 from dsvlfs import DSVLFSConfig
 from dsvlfs.cli import main
 from dsvlfs.training import run
 
 
-def run_toy(bases: Path, arguments: list[object], steps: int | None = None) -> int:
-    """The command, its model divided by FSDP2 as the launcher's settings say: accelerate itself takes FSDP for GPUs
-    alone, torch's runs on a CPU too.
+def run_toy(bases: Path, arguments: list[object], mixed_precision: str, steps: int | None = None) -> int:
+    """The command, its model divided as the launcher's settings say.
 
     Args:
         bases: of both sizes.
         arguments: of the command.
+        mixed_precision: "bf16" or "no".
         steps: after so many the process ends without a word; None ends with the run.
     """
-    started, step = run.start, run.Trainer.step
+    step = run.Trainer.step
 
     def step_or_end(trainer, number, batches):
         if number == steps:
@@ -29,15 +29,8 @@ def run_toy(bases: Path, arguments: list[object], steps: int | None = None) -> i
         return step(trainer, number, batches)
 
     run.Trainer.step = step_or_end
-
-    def start(config, out):
-        accelerator, plan = started(config, out)
-        accelerator.state.distributed_type = DistributedType.FSDP
-        accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
-        return accelerator, plan
-
     torch.set_num_threads(1)
-    run.start = start
+    launched_cpus.divide(mixed_precision)
     DSVLFSConfig.paper = classmethod(lambda _: paper_like.config(*_folders(bases / "paper")))
     DSVLFSConfig.base = classmethod(lambda _: paper_like.base_config(*_folders(bases / "base")))
     return main(["train", *map(str, arguments)])

@@ -4,13 +4,15 @@ import json
 import os
 from pathlib import Path
 
+import launched_cpus
 import launched_toy
 import paper_like
 import pytest
 import torch
 import yaml
+from accelerate.commands import launch
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
-from accelerate.utils.launch import prepare_multi_gpu_env
+from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 from drawn_sets import draw_coco, draw_pascal
 from forked import run_two_processes
 from safetensors.torch import load_file
@@ -39,16 +41,24 @@ def drawn(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture
-def launched(tmp_path, monkeypatch) -> None:
-    """The environment that `accelerate launch` makes of `fsdp.yaml` for two processes on a CPU."""
-    given = ["--config_file", f"{CONFIGS}/accelerate/fsdp.yaml", "--num_processes", "2", "--cpu", "train.py"]
-    arguments, _, _ = _validate_launch_command(launch_command_parser().parse_args(given))
-    for name, value in prepare_multi_gpu_env(arguments).items():
+@pytest.fixture(params=["fsdp", "zero2"])
+def launched(request, tmp_path, monkeypatch) -> str:
+    """The environment that `accelerate launch` makes of its settings for two processes; gives the precision to try."""
+    given = ["--config_file", f"{CONFIGS}/accelerate/{request.param}.yaml", "--num_processes", "2"]
+    made = {}
+    if request.param == "fsdp":
+        arguments, _, _ = _validate_launch_command(launch_command_parser().parse_args([*given, "--cpu", "train.py"]))
+        made |= prepare_multi_gpu_env(arguments) | {"ACCELERATE_USE_CPU": "true"}
+    else:
+        pytest.importorskip("deepspeed")
+        monkeypatch.setattr(launch, "deepspeed_launcher", lambda own: made.update(prepare_deepspeed_cmd_env(own)[1]))
+        launch.launch_command(launch_command_parser().parse_args([*given, "train.py"]))
+        made |= launched_cpus.ENVIRONMENT
+    for name, value in made.items():
         if os.environ.get(name) != value and not name.startswith(("MASTER_", "WORLD", "RANK", "LOCAL_")):
             monkeypatch.setenv(name, value)
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     monkeypatch.setenv("DSVLFS_CACHE", str(tmp_path / "cache"))
+    return {"fsdp": "no", "zero2": "bf16"}[request.param]
 
 
 @pytest.mark.parametrize("name", LARGE)
@@ -66,7 +76,7 @@ def test_a_run_starts_saves_and_resumes_divided_between_processes(name, drawn, l
         "--out",
         out,
     ]
-    statuses = run_two_processes(launched_toy.run_toy, drawn, given)
+    statuses = run_two_processes(launched_toy.run_toy, drawn, given, launched)
     assert [status for status, _ in statuses] == [0, 0], statuses[0][1]
     lines = [json.loads(line) for line in (out / "losses.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3]
@@ -75,7 +85,7 @@ def test_a_run_starts_saves_and_resumes_divided_between_processes(name, drawn, l
     assert progress["step"] == 3
     # What is resumed at its end does nothing but write its checkpoint again.
     (out / "final" / "model.safetensors").unlink()
-    statuses = run_two_processes(launched_toy.run_toy, drawn, [*given, "--resume"])
+    statuses = run_two_processes(launched_toy.run_toy, drawn, [*given, "--resume"], launched)
     assert [status for status, _ in statuses] == [0, 0], statuses[0][1]
     assert (out / "final" / "model.safetensors").is_file()
 
@@ -86,7 +96,7 @@ def test_a_divided_run_that_was_ended_in_the_middle_goes_on_with_the_same_losses
     given = ["--config", tmp_path / "settings.yaml", "--data-root", drawn / "pascal-5i", "--out"]
     whole, ended = tmp_path / "whole", tmp_path / "ended"
     for expected, arguments, steps in ((0, [whole], None), (9, [ended], 2), (0, [ended, "--resume"], None)):
-        statuses = run_two_processes(launched_toy.run_toy, drawn, [*given, *arguments], steps)
+        statuses = run_two_processes(launched_toy.run_toy, drawn, [*given, *arguments], launched, steps)
         assert [status for status, _ in statuses] == [expected] * 2, statuses[0][1]
     mine, others = (
         [json.loads(line) for line in (run / "losses.jsonl").read_text().splitlines()] for run in (ended, whole)
