@@ -2,6 +2,7 @@
 random weights, made there, and without a network.
 
 `query`: a photo with two supports through the public interface, in bfloat16 and float32, and how far the two differ.
+`precision`: that difference alone, each asked once: minutes for `base` on a CPU.
 `step`: training steps as `train.py` takes them, of one episode, of the settings' micro-batch, and whole ones.
 `matching`: dense matching alone, beside the reference's arithmetic.
 
@@ -45,14 +46,14 @@ from dsvlfs.data.episodes import Episode
 from dsvlfs.measuring.costs import cost
 from dsvlfs.training import run
 from dsvlfs.training.episode_losses import EpisodeLosses
-from dsvlfs.training.photo_episodes import FixedEpisodes, PhotoBatch, PhotoEpisode, collate_photos
+from dsvlfs.training.photo_episodes import FixedEpisodes, PhotoEpisode, collate_photos
 from dsvlfs.training.settings import load_config
 from dsvlfs.training.trainer import Trainer
 
 SHOTS, REPEATS = 2, 5
 CONFIGS = Path(__file__).parent.parent / "train" / "configs"
 SETTINGS = {"paper": "coco-20i.yaml", "base": "base-coco-20i.yaml", "toy": "coco-20i.yaml"}
-PARTS = ("query", "step", "matching")
+PARTS = ("query", "precision", "step", "matching")
 MATCHING = {"paper": (32, 1280, 64), "base": (12, 768, 64), "toy": (2, 8, 8)}
 """Layers, channels and side of the grids."""
 
@@ -107,7 +108,22 @@ def query(size: str, dtype: str, clock: Clock, outputs: dict[tuple[str, str], di
     found["finite"] = all(bool(tensor.isfinite().all()) for tensor in made.values())
     found["foreground"] = float(result.mask.mean())
     outputs[size, dtype] = {name: tensor.float().cpu() for name, tensor in made.items()}
+    outputs[size, dtype]["probability"] = torch.as_tensor(result.probability).float().cpu()
     yield found
+
+
+@torch.inference_mode()
+def precision(
+    size: str, dtype: str, clock: Clock, outputs: dict[tuple[str, str], dict[str, Tensor]]
+) -> Iterator[Figures]:
+    """A photo with two supports, asked once; keeps its probabilities."""
+    model = random_sizes.for_inference(random_sizes.config_of(size), getattr(torch, dtype), clock.device)
+    photo, examples = photo_and_mask(0)[0], [photo_and_mask(seed) for seed in range(1, SHOTS + 1)]
+    started = time.perf_counter()
+    asked = {"description": random_sizes.description(model), "zoom": False}
+    result = model.segment(photo, random_sizes.NAME, support=model.encode_support(examples), **asked)
+    outputs[size, dtype] = {"probability": torch.as_tensor(result.probability).float().cpu()}
+    yield {"seconds": time.perf_counter() - started, "peak_gib": clock.peak()}
 
 
 def _steps(
@@ -145,7 +161,8 @@ def _steps(
 
 def differences(outputs: dict[str, dict[str, Tensor]]) -> Figures:
     """How far what bfloat16 makes is from what float32 makes: the length of the difference by that of the exact, the
-    cosine of both, and the share of the logits with another sign."""
+    cosine of both; of logits and probabilities also the largest and the mean change, beside the deviation of the exact,
+    and the share that is on another side of the mask's edge, beside that which is above it."""
     found: Figures = {}
     for name, exact in outputs["float32"].items():
         own = outputs["bfloat16"][name]
@@ -153,8 +170,13 @@ def differences(outputs: dict[str, dict[str, Tensor]]) -> Figures:
             "differs": ((own - exact).norm() / exact.norm()).item(),
             "cosine": torch.cosine_similarity(own.flatten(), exact.flatten(), dim=0).item(),
         }
-    own, exact = (outputs[dtype]["logits"] for dtype in ("bfloat16", "float32"))
-    found["logits"]["another_sign"] = ((own > 0) != (exact > 0)).float().mean().item()
+    for name, middle in (("logits", 0.0), ("probability", 0.5)):
+        if name in outputs["float32"]:
+            own, exact = (outputs[dtype][name] for dtype in ("bfloat16", "float32"))
+            change = (own - exact).abs()
+            found[name] |= {"largest": change.max().item(), "mean": change.mean().item()}
+            found[name] |= {"deviation": exact.std().item(), "above": (exact > middle).float().mean().item()}
+            found[name]["another_side"] = ((own > middle) != (exact > middle)).float().mean().item()
     return found
 
 
@@ -189,7 +211,7 @@ def _steps_of(model: DSVLFSModel, settings: Any, clock: Clock) -> Figures:
     optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, betas=settings.betas, weight_decay=0.0)
     losses, optimizer = accelerator.prepare(EpisodeLosses(model).train(), optimizer)
     trainer = Trainer(settings, accelerator, losses, optimizer, plan)
-    batches = [_batch(model, plan.size)] * plan.accumulation
+    batches = [collate_photos([drawn_episode(model)] * plan.size)] * plan.accumulation
     figures = {}
     if plan.accumulation == 1:
         figures = trainer.step(0, batches)  # AdamW's moments are there from now on
@@ -212,10 +234,6 @@ def _steps_of(model: DSVLFSModel, settings: Any, clock: Clock) -> Figures:
     optimizer.zero_grad(set_to_none=True)
     accelerator.free_memory()
     return found
-
-
-def _batch(model: DSVLFSModel, size: int) -> PhotoBatch:
-    return collate_photos([drawn_episode(model)] * size)
 
 
 def drawn_episode(model: DSVLFSModel) -> PhotoEpisode:
@@ -281,9 +299,10 @@ def work(options: argparse.Namespace, clock: Clock, report: Report) -> None:
     todo: list[tuple[Figures, Callable[[], Iterator[Figures]]]] = []
     for dtype in options.dtypes:
         for size in options.sizes:
-            if "query" in options.parts:
-                about = {"part": "query", "size": size, "dtype": dtype}
-                todo.append((about, partial(query, size, dtype, clock, outputs)))
+            # What a query makes holds the probabilities too.
+            if asked := [part for part in (query, precision) if part.__name__ in options.parts]:
+                about = {"part": asked[0].__name__, "size": size, "dtype": dtype}
+                todo.append((about, partial(asked[0], size, dtype, clock, outputs)))
             if "step" in options.parts and dtype == options.dtypes[0]:
                 todo.append(({"part": "step", "size": size}, partial(step, size, clock)))
     if "matching" in options.parts:

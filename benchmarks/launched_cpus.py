@@ -1,5 +1,5 @@
-"""What a launcher asks for on GPUs, on CPUs: training asks accelerate for CPUs there, between which accelerate divides no
-model, and on which it starts no DeepSpeed."""
+"""What a launcher asks for on GPUs, on CPUs: training asks accelerate for CPUs there, between which accelerate divides
+no model, and on which it starts no DeepSpeed."""
 
 import os
 from pathlib import Path

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import paper_like
 import pytest
@@ -20,6 +21,7 @@ from dsvlfs.cli import main
 from dsvlfs.files import checked
 from dsvlfs.hub.checkpoint_files import write_tensors
 from dsvlfs.hub.config_schema import Settings
+from dsvlfs.training import run
 from dsvlfs.training.class_texts import describe_classes, made_up_names
 from dsvlfs.training.episode_losses import build_model
 from dsvlfs.training.feature_cache import FeatureCache
@@ -318,6 +320,17 @@ def test_the_launchers_configs_are_read():
         assert config.always_whole  # what FSDP and DeepSpeed ask for
         for launched in (fsdp, zero):
             assert StepPlan(config.batch_size, config.micro_batch_size, launched.num_processes).accumulation > 1
+
+
+def test_under_zero_autocast_halves_the_products_and_no_trained_weight(tmp_path, monkeypatch):
+    asked = {"zero_optimization": {"stage": 2}, "bf16": {"enabled": True}}
+    plugin = SimpleNamespace(deepspeed_config=asked)
+    state = SimpleNamespace(deepspeed_plugin=plugin)
+    made = SimpleNamespace(distributed_type=DistributedType.DEEPSPEED, mixed_precision="bf16", state=state)
+    monkeypatch.setattr(run, "Accelerator", lambda **_: made)
+    run.start(load_config(CONFIGS / "base-pascal-5i.yaml", fold=0), tmp_path)
+    assert not asked["bf16"]["enabled"]
+    assert asked["torch_autocast"]["enabled"]
 
 
 def test_a_run_is_neither_overwritten_nor_resumed_as_another(tmp_path):
