@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from threading import Lock
+from threading import Lock, RLock
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from accelerate.hooks import AlignDevicesHook, add_hook_to_module, remove_hook_f
 from accelerate.utils import align_module_device
 from cachetools import LRUCache
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.helpers import rescale_adapter_scale
 from peft.tuners.lora import LoraLayer
 from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
@@ -29,6 +30,9 @@ PROMPTS_KEPT = 64
 
 _LOCK = Lock()
 """Of all that is kept, for a step: a lock of the module's own could be neither copied nor sent to another process."""
+
+_ADAPTERS = RLock()
+"""Of a pass of a language model whose adapters some passes leave out."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,12 @@ class SemanticEncoder(nn.Module):
             first, last = self.to_prompt[0], self.to_prompt[-1]
             added = PhotoPrompt(width=first.in_features, prompt_dim=last.out_features)
             self.photo_prompt = added.to(first.weight.device)
+
+    def adapt(self) -> None:
+        """Lets LoRA learn."""
+        for name, parameter in self.vlm.named_parameters():
+            if "lora_" in name:
+                parameter.requires_grad_(True)
 
     @property
     def llava(self) -> LlavaForConditionalGeneration:
@@ -245,7 +255,9 @@ class SemanticEncoder(nn.Module):
         """What the photo adds to the prompt (batch, prompt_dim), where there is a `PhotoPrompt`; of the same
         arguments as `read`."""
         assert self.photo_prompt is not None
-        return self.photo_prompt(_state(self._hidden(tokens, question), question))
+        with _ADAPTERS:
+            state = _state(self._hidden(tokens, question), question)
+        return self.photo_prompt(state)
 
     def _class_prompt(self, tokens: Tensor, question: Question) -> Tensor:
         """(1, prompt_dim) of a question, for which no photo is read; kept."""
@@ -283,10 +295,11 @@ class SemanticEncoder(nn.Module):
 
     def class_state(self, tokens: Tensor, question: Question) -> Tensor:
         """(batch, width), the state whose projection is the prompt: where `PhotoPrompt` reads the photo, of the class
-        alone."""
+        alone, by the language model without LoRA: what the adapters learn of photos leaves the names alone."""
         if self.photo_prompt is None:
             return _state(self._hidden(tokens, question), question)
-        return _state(self._read(self.photo_prompt.silent.expand(*tokens.shape[:2], -1), question), question)
+        with _ADAPTERS, rescale_adapter_scale(self.vlm, 0):
+            return _state(self._read(self.photo_prompt.silent.expand(*tokens.shape[:2], -1), question), question)
 
     def _read(self, embeddings: Tensor | None, question: Question) -> Tensor:
         """The last hidden states by the embeddings (batch, tokens, width) of the photo's tokens."""
@@ -309,7 +322,8 @@ class SemanticEncoder(nn.Module):
 
     def forward(self, tokens: Tensor | None, question: Question) -> tuple[Tensor, Tensor]:
         """`read`, then `project`: the semantic prompt and the text loss."""
-        state, text_loss = self.read(tokens, question)
+        with _ADAPTERS:
+            state, text_loss = self.read(tokens, question)
         if self.photo_prompt is None:
             return self.project(state), text_loss
         with torch.no_grad():

@@ -9,14 +9,6 @@ from .feature_cache import FeatureCache
 _SEED = 11
 
 
-def made_up_names(count: int = 200) -> list[str]:
-    """Words of two to four syllables that mean nothing; the same each time."""
-    rng = np.random.default_rng(_SEED)
-    parts = [[*"bcdfgjklmnprstvz", "br", "dr", "gl", "kr", "pl", "st", "tr"], [*"aeiou", "ai", "ou"], ["", *"lmnrst"]]
-    draw = lambda: "".join(choices[rng.integers(len(choices))] for choices in parts)  # noqa: E731
-    return ["".join(draw() for _ in range(rng.integers(2, 5))) for _ in range(count)]
-
-
 def describe_classes(cache: FeatureCache, noise: float) -> dict[str, list[str]]:
     """Descriptions of every support's class, by its name; the same each time.
 

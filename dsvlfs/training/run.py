@@ -148,10 +148,12 @@ def train(
     if config.remembers and not progress.step:
         remember_classes(model, seen_cache(config, cache or out / "cache"))
     if config.learns_photo:
-        if not progress.step:
+        if model.semantic_encoder.photo_prompt is None:  # one that has learned is gone on with
             start_seeing(model, FeatureCache(cache or out / "cache"), imagenet_classes())
         model.requires_grad_(False)
         model.semantic_encoder.photo_prompt.requires_grad_(True)
+        if config.photo_lora:
+            model.semantic_encoder.adapt()
     losses = (ShotLosses if config.learns_shots else EpisodeLosses)(model, episodes.alignment).train()
     optimizer = torch.optim.AdamW(
         [parameter for parameter in model.parameters() if parameter.requires_grad],

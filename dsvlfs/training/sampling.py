@@ -10,9 +10,10 @@ from accelerate.utils import send_to_device
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..descriptions.made_up import made_up_names
 from ..errors import InputError
 from ..parts.request_fit import FitSupports
-from .class_texts import describe_classes, made_up_names
+from .class_texts import describe_classes
 from .feature_cache import PIXELS, FeatureCache
 
 # A class of more supports than these is too wide to be one thing ('artifact').

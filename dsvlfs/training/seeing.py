@@ -28,7 +28,9 @@ def name_embeddings(model: DSVLFSModel, names: list[str]) -> Tensor:
     """The mean embedding (names, width) of each name's tokens."""
     tokenizer, embed = model.processor.tokenizer, model.get_input_embeddings()
     ids = [tokenizer(" " + name, add_special_tokens=False, return_tensors="pt").input_ids[0] for name in names]
-    return torch.stack([embed(own.to(model.device)).mean(dim=0) for own in ids]).float()
+    # One call: where the added token's row learns, each copies the whole table.
+    words = embed(torch.cat(ids).to(model.device)).split([len(own) for own in ids])
+    return torch.stack([own.mean(dim=0) for own in words]).float()
 
 
 @torch.no_grad()

@@ -68,6 +68,8 @@ class TrainingConfig:
             (`dsvlfs.parts.class_memory`), solved from views that show them before the first step.
         learns_photo: train what the photo adds to the semantic prompt alone (`PhotoPrompt`), on top of a checkpoint
             whose projector then learns to see in closed form (`dsvlfs.training.seeing`).
+        photo_lora: where `learns_photo`, train LoRA on the language model as well, which the class's own state is read
+            without.
         learns_image: train LoRA on the image encoder as well (the model's `image_lora_rank`): the cache then keeps what
             that sees in place of its features, which each step makes anew; for a GPU, with "packs" alone.
         model: settings of the model (`DSVLFSConfig`) in place of the size's; a run that starts from a checkpoint has
@@ -122,6 +124,7 @@ class TrainingConfig:
     extend_names: bool = False
     remembers: bool = False
     learns_photo: bool = False
+    photo_lora: bool = False
     learns_image: bool = False
     model: dict[str, Any] = field(default_factory=dict)
     max_shots: int = 1
@@ -190,6 +193,8 @@ class TrainingConfig:
                 "learns_photo keeps the names' fit: set text_only_steps to as many as steps, max_shots to 1 and "
                 "extend_names to false."
             )
+        if self.photo_lora and not self.learns_photo:
+            raise InputError("photo_lora is a part of learns_photo; set that to true as well.")
         if self.learns_shots and (self.text_only_steps != self.steps or self.semantic_only or self.validation_every):
             raise InputError(
                 "With max_shots above 1, text_only_steps must be as many as steps, and semantic_only and "
@@ -210,7 +215,8 @@ class TrainingConfig:
                 raise InputError(f"The setting {name} is {value!r}; give a list of names.")
         if unknown := set(self.packs) - set(PACK_NAMES):
             raise InputError(f"packs names {unknown.pop()!r}; the packs are {', '.join(PACK_NAMES)}.")
-        for name in ("classifier_names", "extend_names", "remembers", "in_passes", "learns_photo", "learns_image"):
+        switches = ("classifier_names", "extend_names", "remembers", "in_passes", "learns_photo", "photo_lora")
+        for name in (*switches, "learns_image"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"The setting {name} is {getattr(self, name)!r}; give true or false.")
         if not isinstance(self.start_from, str | None):

@@ -10,11 +10,11 @@ from torch.utils.data import ConcatDataset, Dataset
 
 from ..data.episodes import load_episodes, take_evenly
 from ..data.named_sets import NAMED_SETS, load_named_set
+from ..descriptions.made_up import made_up_names
 from ..errors import InputError
 from ..hub.imagenet_classes import imagenet_classes
 from ..modeling import DSVLFSModel
 from .alignment import SemanticAlignment, TextStates
-from .class_texts import made_up_names
 from .feature_cache import FeatureCache
 from .names_extension import NamesExtension, NamesFit
 from .packs import build_cache

@@ -12,7 +12,7 @@ from dsvlfs import InputError
 from dsvlfs.cli import main
 from dsvlfs.data.episodes import load_episodes
 from dsvlfs.descriptions.given import read_descriptions
-from dsvlfs.measuring.analysis.ablation import WHOLE, Row, ablate, report, silenced, without_lora
+from dsvlfs.measuring.analysis.ablation import WHOLE, Row, ablate, report, silenced, without_lora, without_photo
 from dsvlfs.measuring.evaluation import evaluate
 from dsvlfs.parts.matching import DenseMatcher
 
@@ -59,6 +59,20 @@ def test_every_part_has_its_rows(model, episodes):
     written = report(result, len(episodes))
     assert [row[0] for row in written.tables[0].rows].count("layers") == 4
     assert written.pictures["ablation"].width > 400
+
+
+def test_what_the_photo_adds_has_a_row_where_it_learned(model, episodes):
+    encoder = model.semantic_encoder
+    encoder.add_photo_prompt()
+    assert not any(row.part == "photo" for row in ablate(model, episodes, {}).metrics)
+    with torch.no_grad():
+        encoder.photo_prompt.to_prompt[-1].weight.normal_(std=5, generator=torch.Generator().manual_seed(0))
+    found = ablate(model, episodes, {}).metrics
+    assert {row.mode for row in found if row.part == "photo"} == {"both", "semantic"}
+    weight = encoder.photo_prompt.to_prompt[-1].weight
+    with without_photo(encoder):
+        assert not weight.any()
+    assert weight.any()
 
 
 def test_what_cannot_change_is_said_and_not_measured(micro_model, episodes):

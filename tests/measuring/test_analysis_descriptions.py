@@ -8,8 +8,9 @@ from drawn_packs import draw_episodes
 
 from dsvlfs.cli import main
 from dsvlfs.data.episodes import load_episodes
+from dsvlfs.descriptions.made_up import made_up_names
 from dsvlfs.descriptions.spoiled import Spoiler
-from dsvlfs.measuring.analysis.description_effects import RIGHT, measure, report, variants
+from dsvlfs.measuring.analysis.description_effects import RIGHT, TOLD, UNKNOWN, measure, report, variants
 
 TEXTS = {"circle": "red round shape", "square": "blue shape"}
 
@@ -29,6 +30,10 @@ def test_each_variant_changes_what_it_says():
     assert asked["another's, and its name"] == ("square", "blue shape")
     assert asked["right, then another's"] == ("circle", "red round shape blue shape")
     assert len(asked["noise words"].description.split()) == 3
+    word = asked[UNKNOWN].name
+    assert word in made_up_names()
+    assert asked[UNKNOWN].description is None
+    assert asked[TOLD] == (word, "red round shape")
     long = {"circle": "round " * 200, "square": "blue " * 300}
     assert len(_variants(long)["right, then another's"].description) == 2000
     assert asked == _variants(TEXTS)
@@ -49,7 +54,7 @@ def test_rows_are_what_the_model_predicts(micro_model, root):
         whole += (mask | episode.query_mask).sum()
     assert metrics[RIGHT, "semantic"].iou_by_class()["circle"] == pytest.approx(shared / whole)
     shown = report(metrics, len(episodes), len(episodes))
-    assert len(shown.tables[0].rows) == len(metrics) == 14
+    assert len(shown.tables[0].rows) == len(metrics) == 18
     assert shown.pictures["descriptions"].width > 100
 
 

@@ -70,6 +70,26 @@ def test_the_classes_share_has_no_gradient_of_the_language_model(seeing_model):
     assert all(name.startswith("photo_prompt.") for name in moved)
 
 
+def test_adapters_change_what_is_read_of_the_photo_and_not_the_class(seeing_model):
+    encoder = seeing_model.semantic_encoder
+    tokens = torch.ones(1, encoder.llava.config.image_seq_length, encoder.vision_tower.config.hidden_size)
+    question = seeing_model.processor.question([("circle", None)])
+    _learn(encoder)
+
+    @torch.no_grad()
+    def read():
+        return encoder.class_state(tokens, question), encoder.photo_share(tokens, question)
+
+    (alone, share) = read()
+    with torch.no_grad():
+        for name, parameter in encoder.vlm.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.5, generator=torch.Generator().manual_seed(5))
+    (adapted_alone, adapted_share) = read()
+    assert torch.allclose(alone, adapted_alone, atol=1e-5)
+    assert not torch.allclose(share, adapted_share, atol=1e-3)
+
+
 def test_a_checkpoint_keeps_what_the_photo_adds(seeing_model, tmp_path):
     _learn(seeing_model.semantic_encoder)
     state = seeing_model.trained_state_dict()

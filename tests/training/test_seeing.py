@@ -82,6 +82,25 @@ def test_only_the_photos_share_learns(trained, monkeypatch):
     assert after["semantic_encoder.photo_prompt.to_prompt.2.weight"].any()
 
 
+def test_lora_learns_from_where_the_share_alone_got_to(trained, monkeypatch):
+    channels = build_micro_model().semantic_encoder.vision_tower.config.hidden_size
+    monkeypatch.setattr(run_module, "imagenet_classes", lambda: _classes(channels))
+    if not (trained / "photo" / "final").exists():
+        test_only_the_photos_share_learns(trained, monkeypatch)
+    (trained / "lora.yaml").write_text(PHOTO + "photo_lora: true\n")
+    options = ["--config", trained / "lora.yaml", "--data-root", trained / "packs", "--cache", trained / "cache"]
+    train_micro.run(*options, "--start-from", trained / "photo" / "final", "--out", trained / "lora")
+    before, after = (load_file(trained / run / "final" / "model.safetensors") for run in ("photo", "lora"))
+    learned = {name for name, tensor in after.items() if name not in before or not torch.equal(before[name], tensor)}
+    assert any("lora_B" in name for name in learned)
+    assert all("lora_" in name or ".photo_prompt.to_prompt." in name for name in learned - _left_out(before, after))
+
+
+def _left_out(before, after):
+    """What a language model that learned nothing leaves out of its file."""
+    return {name for name in after.keys() - before.keys() if "lora_" not in name}
+
+
 def test_a_checkpoint_is_needed(trained):
     options = ["--config", trained / "photo.yaml", "--data-root", trained / "packs", "--cache", trained / "cache"]
     with pytest.raises(InputError, match="What the photo adds to the prompt is trained on top"):

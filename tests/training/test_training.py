@@ -18,11 +18,12 @@ from safetensors.torch import load_file, save_file
 
 from dsvlfs import DSVLFSModel, InputError
 from dsvlfs.cli import main
+from dsvlfs.descriptions.made_up import made_up_names
 from dsvlfs.files import checked
 from dsvlfs.hub.checkpoint_files import write_tensors
 from dsvlfs.hub.config_schema import Settings
 from dsvlfs.training import run
-from dsvlfs.training.class_texts import describe_classes, made_up_names
+from dsvlfs.training.class_texts import describe_classes
 from dsvlfs.training.episode_losses import build_model
 from dsvlfs.training.feature_cache import FeatureCache
 from dsvlfs.training.packs import build_cache

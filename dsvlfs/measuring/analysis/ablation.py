@@ -119,6 +119,11 @@ def _predict_rows(
         yield WHOLE[mode], prediction
     for mode, prediction in predict(["both", "semantic"], description).items():
         yield Row("description", "with", mode), prediction
+    if model.semantic_encoder.photo_prompt is not None and model.semantic_encoder.reads_photo:
+        with without_photo(model.semantic_encoder):
+            found = predict(["both", "semantic"])
+        for mode, prediction in found.items():
+            yield Row("photo", "not read", mode), prediction
     if model.semantic_encoder.is_adapted:
         with without_lora(model.semantic_encoder):
             found = predict(["both", "semantic"])
@@ -190,6 +195,15 @@ def without_lora(encoder: SemanticEncoder) -> Iterator[None]:
     """Leaves the adapters out, by the factors that began as nought. peft's `disable_adapter` would take `<SEM_prompt>`
     its trained embedding as well."""
     with _nought([(tensor, ...) for name, tensor in encoder.vlm.named_parameters() if "lora_B" in name]):
+        yield
+
+
+@contextmanager
+def without_photo(encoder: SemanticEncoder) -> Iterator[None]:
+    """Leaves out what the photo adds to the semantic prompt."""
+    assert encoder.photo_prompt is not None
+    last = encoder.photo_prompt.to_prompt[-1]
+    with _nought([(last.weight, ...), (last.bias, ...)]):
         yield
 
 

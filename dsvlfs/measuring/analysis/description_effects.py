@@ -1,4 +1,5 @@
-"""What the class's description does to the mask: the right one, none, another class's, and texts that are no help."""
+"""What the class's description does to the mask: the right one, none, another class's, texts that are no help, and one
+under a word that nobody knows."""
 
 import argparse
 from collections import defaultdict
@@ -12,6 +13,7 @@ from tqdm import tqdm
 from ...data.episodes import Episode
 from ...descriptions.bank import bank_description, bank_names
 from ...descriptions.given import read_descriptions
+from ...descriptions.made_up import made_up_names
 from ...descriptions.spoiled import SPOILINGS, Spoiler
 from ...errors import InputError
 from ...inference.checks import Mode
@@ -26,6 +28,9 @@ _SEED = 2503_04006
 _CLEAR_LOSS = 5.0
 
 RIGHT = "right description"
+NAME = "name only"
+UNKNOWN = "made-up word"
+TOLD = "made-up word, right description"
 
 
 class Asked(NamedTuple):
@@ -62,18 +67,22 @@ def variants(name: str, text: str, spoiler: Spoiler, rng: np.random.Generator) -
     Args:
         name, text: of the class.
         spoiler: of the descriptions, this one among them.
-        rng: draws the other class and the noise.
+        rng: draws the other class, the noise and the made-up word.
 
     Returns:
         By what is done to the description; the first is right.
     """
     other = spoiler.other(name, rng)
     spoiled = {how: spoiler.spoil(text, how, name=name, other=other, rng=rng) for how in SPOILINGS}
+    words = made_up_names()
+    word = words[rng.integers(len(words))]
     return {
         RIGHT: Asked(name, text),
-        "name only": Asked(name, None),
+        NAME: Asked(name, None),
         **{how: Asked(name, own) for how, own in spoiled.items()},
         "another's, and its name": Asked(other, spoiled["another's"]),
+        UNKNOWN: Asked(word, None),
+        TOLD: Asked(word, text),
     }
 
 
@@ -129,6 +138,13 @@ def report(metrics: Mapping[tuple[str, Mode], SegmentationMetrics], described: i
         rows.append(cells)
         data.append(entry)
         bars.append(Bar(variant, mode, miou, ends))
+    for mode in _MODES:
+        name, unknown, told = (100 * metrics[how, mode].miou() for how in (NAME, UNKNOWN, TOLD))
+        if name > unknown:
+            findings.append(
+                f"Under a made-up word the description recovers {(told - unknown) / (name - unknown):.0%} of what the "
+                f"right name gives over that word, `{mode}` ({unknown:.1f}, {told:.1f}, {name:.1f})."
+            )
     columns = ["description", "prompts", "mIoU", "95 % interval", "difference", "95 % interval of the difference"]
     if described < episodes:
         findings.append(f"{episodes - described} of {episodes} episodes were left out: their class has no description.")
