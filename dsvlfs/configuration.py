@@ -77,10 +77,11 @@ class DSVLFSConfig(PreTrainedConfig):
             beyond the first, up to five: more supports make the fit surer than the decoder learned to take it.
         fit_doubt: it is added only where the supports foretell one another (`dsvlfs.parts.request_fit.foretold`) with
             an IoU under this; None adds it always.
-        mask_choice: several masks are made of a request with supports, and the one whose predicted IoU is largest is
-            taken (`dsvlfs.parts.mask_choice`, fitted by `dsvlfs calibrate`), for one support and for several that are
-            joined before the mask ("joint", "logits", "attention"). The supports' whole photos are then read as well,
-            for a fit to them (`dsvlfs.parts.whole_fit`). It needs `fit_ridge`.
+        whole_weight: so many times the map of a fit to the supports' whole photos (`dsvlfs.parts.whole_fit`), from -1
+            to 1, is added to the mask's logits in inference where the query is like them, for one support and for
+            several that are joined before the mask ("joint", "attention"); 0 leaves it out, and supports are then
+            encoded around their masks alone. It needs `fit_ridge`.
+        whole_likeness: the likeness of query and supports from which on it is added.
         remembered_classes: names of classes that fine-tuning remembered from its photos: asked for by one of these, the
             map of what it remembers (`dsvlfs.parts.class_memory`) stands in place of that of the fit to the request,
             and serves without supports as well. None remembers nothing; needs `fit_ridge`.
@@ -161,7 +162,8 @@ class DSVLFSConfig(PreTrainedConfig):
         fit_ridge: float | None = None,
         fit_weight: float = 0.0,
         fit_doubt: float | None = None,
-        mask_choice: bool = False,
+        whole_weight: float = 0.0,
+        whole_likeness: float = 0.62,
         remembered_classes: list[str] | None = None,
         memory_weight: float = 8.0,
         detail_layers: list[str] | None = None,
@@ -223,7 +225,8 @@ class DSVLFSConfig(PreTrainedConfig):
         self.fit_ridge = fit_ridge
         self.fit_weight = fit_weight
         self.fit_doubt = fit_doubt
-        self.mask_choice = mask_choice
+        self.whole_weight = whole_weight
+        self.whole_likeness = whole_likeness
         self.remembered_classes = remembered_classes and list(remembered_classes)
         self.memory_weight = memory_weight
         self.detail_layers = detail_layers

@@ -23,7 +23,7 @@ from .hub.language_share import LANGUAGE_MODEL, check_fit, copy_beginning, is_as
 from .hub.loading import blaming_config, open_checkpoint
 from .hub.model_card import new_card, with_tags
 from .hub.saving import save_checkpoint
-from .hub.trained_parts import new_class_memory, new_grounding, new_mask_choice, new_neck, new_request_fit
+from .hub.trained_parts import new_class_memory, new_grounding, new_neck, new_request_fit
 from .hub.upload import check_options, upload
 from .inference.doors import InferenceMixin
 from .parts.aggregation import ShotAttention
@@ -123,7 +123,6 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
         )
         self.request_fit = new_request_fit(config)
         self.class_memory = new_class_memory(config)
-        self.mask_choice = new_mask_choice(config)
         self.shot_attention: ShotAttention | None = None
         if config.shot_aggregation == "attention":
             self.add_shot_attention()

@@ -10,7 +10,6 @@ from ..inference.encoded import View
 from ..inference.encoding import frozen_features, support_features
 from ..inference.name_trust import name_fits
 from ..modeling import DSVLFSModel
-from ..parts.mask_choice import about_request
 from ..parts.whole_fit import likeness, pooled_whole, whole_fit
 
 
@@ -83,7 +82,7 @@ class MatcherGraph(_Graph):
         masks: Tensor,
         whole: Sequence[Tensor] = (),
         whole_masks: Tensor | None = None,
-    ) -> tuple[Tensor, ...]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Matches.
 
         Args:
@@ -95,8 +94,7 @@ class MatcherGraph(_Graph):
 
         Returns:
             The visual prompt (1, prompt_dim, size, size); what is added to the mask's logits (1, size, size); and how
-            well the name fits the supports (1,). Where one of several masks is chosen, also the maps of the fits to the
-            whole photos and to the request (1, size, size) each, and what is known of the request (3,).
+            well the name fits the supports (1,).
         """
         model, config = self.model, self.model.config
         size = query[0].shape[-1]
@@ -108,14 +106,14 @@ class MatcherGraph(_Graph):
             visual = visual + model.request_fit.prompt(score)
             if model.request_fit.share:
                 added = score * model.request_fit.weight(support, masks)
+            if whole_masks is not None:
+                alike = likeness(query, whole, whole_masks, size=size) >= config.whole_likeness
+                added = added + config.whole_weight * alike * whole_fit(query, whole, whole_masks, size=size)
         fit = semantic_prompt[:, 0] * 0 + 1
         if config.name_trust is not None:
             named = [support[config.correlation_layers.index(name)] for name in config.grounding_layers]
             fit = name_fits(model.grounding, semantic_prompt, named, masks)[None]
-        if whole_masks is None:
-            return visual, added, fit
-        about = about_request(likeness(query, whole, whole_masks, size=size), whole_masks)
-        return visual, added, fit, whole_fit(query, whole, whole_masks, size=size), score, about
+        return visual, added, fit
 
 
 class DecoderGraph(_Graph):
@@ -129,8 +127,7 @@ class DecoderGraph(_Graph):
         added: Tensor,
         semantic: Tensor,
         heard: Tensor,
-        choice: Sequence[Tensor] = (),
-    ) -> Tensor | tuple[Tensor, Tensor]:
+    ) -> Tensor:
         """Decodes.
 
         Args:
@@ -138,42 +135,21 @@ class DecoderGraph(_Graph):
             visual, added: from the matcher.
             semantic: (1, prompt_dim) of the class's name; anything where it is not heard.
             heard: (1,), 1 where the name is heard and 0 where the supports alone decide.
-            choice: the matcher's further outputs, where one of several masks is chosen.
 
         Returns:
-            Logits (1, 4 height, 4 width) on the square that the query was seen on; and the IoU that is predicted of
-            them, where one of several masks is chosen.
+            Logits (1, 4 height, 4 width) on the square that the query was seen on.
         """
-        model, offset = self.model, self.model.config.logit_offset
+        model, config = self.model, self.model.config
         features = dict(zip(self.kept, layers, strict=True))
-        silent = model.mask_decoder.no_semantic_prompt.expand_as(semantic)
-        grounded = torch.zeros_like(visual)
         if model.grounding is not None:
-            named = [features[name] for name in model.config.grounding_layers]
-            grounded = model.grounding(semantic, named, embedding.shape[-1])
-        prompt = torch.where(heard[:, None] > 0, semantic, silent)
-        asked = self._logits(embedding, features, visual + heard * grounded, prompt, added) + offset
-        if not choice:
-            return asked
-        by_support = self._logits(embedding, features, visual, silent, added) + offset
-        nothing = grounded + model.mask_decoder.no_visual_prompt[None, :, None, None]
-        by_name = self._logits(embedding, features, nothing, semantic, added * 0) + offset
-        masks = {"asked": asked, "visual": by_support, "semantic": by_name}
-        named_one, named_iou = model.mask_choice(masks, *choice)
-        other, other_iou = model.mask_choice({"asked": asked}, *choice)
-        is_heard = heard > 0
-        return torch.where(is_heard[:, None, None], named_one, other), torch.where(is_heard, named_iou, other_iou)
-
-    def _logits(
-        self, embedding: Tensor, features: dict[str, Tensor], visual: Tensor, prompt: Tensor, added: Tensor
-    ) -> Tensor:
-        """The decoder's logits by a dense and a semantic prompt, and what is added to them."""
-        details = [features[name] for name in self.model.config.detail_layers or []]
-        logits = self.model.mask_decoder(embedding, prompt, visual, details)
+            named = [features[name] for name in config.grounding_layers]
+            visual = visual + heard * model.grounding(semantic, named, embedding.shape[-1])
+        prompt = torch.where(heard[:, None] > 0, semantic, model.mask_decoder.no_semantic_prompt)
+        logits = model.mask_decoder(embedding, prompt, visual, [features[n] for n in config.detail_layers or []])
         if added.shape != logits.shape:
             added = nn.functional.interpolate(added[:, None], logits.shape[-2:], mode="bilinear", align_corners=False)
             added = added[:, 0]
-        return logits + added
+        return logits + added + config.logit_offset
 
 
 def _view(image_pixels: Tensor, vlm_pixels: Tensor) -> View:

@@ -135,7 +135,7 @@ def _write(model: DSVLFSModel, folder: Path) -> dict[str, Any]:
     support_names = [f"support.{name}" for name in layers]
     given = sides | {"mask": mask}
     outputs = ["masks", *support_names]
-    if config.mask_choice:
+    if config.whole_weight:
         side = config.image_size
         shown = torch.zeros(1, side, side, device=device)
         shown[:, side // 4 : side // 2] = 1
@@ -162,9 +162,7 @@ def _write(model: DSVLFSModel, folder: Path) -> dict[str, Any]:
         shown, *kept = (torch.cat([layer, layer.flip(-1)]) for layer in whole)
         inputs |= {"whole": dict(zip(whole_names, kept, strict=True)), "whole_masks": shown}
         shapes += ([shots] * len(layers), shots)
-    chosen_by = ["whole_map", "fit_map", "about"] if whole else []
-    outputs = ["visual", "added", "name_fit", *chosen_by]
-    visual, added, _, *choice = write("matcher", MatcherGraph(model), inputs, outputs, shapes)
+    visual, added, _ = write("matcher", MatcherGraph(model), inputs, ["visual", "added", "name_fit"], shapes)
 
     decoder = DecoderGraph(model)
     inputs = {
@@ -175,9 +173,7 @@ def _write(model: DSVLFSModel, folder: Path) -> dict[str, Any]:
         "semantic_prompt": semantic,
         "name_heard": torch.ones(1, device=device),
     }
-    if choice:
-        inputs["choice"] = dict(zip(chosen_by, choice, strict=True))
-    write("decoder", decoder, inputs, ["logits", "predicted_iou"] if choice else ["logits"])
+    write("decoder", decoder, inputs, ["logits"])
     return written
 
 

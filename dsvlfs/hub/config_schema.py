@@ -140,7 +140,8 @@ class Settings(Prompts, total=False):
     fit_ridge: Annotated[FiniteFloat, Field(gt=0, le=1e9)] | None
     fit_weight: Annotated[FiniteFloat, Field(ge=0, le=1000)]
     fit_doubt: _Share | None
-    mask_choice: bool
+    whole_weight: Annotated[FiniteFloat, Field(ge=0, le=1000)]
+    whole_likeness: _Share
     remembered_classes: Annotated[list[_Name], Field(min_length=1, max_length=100_000)] | None
     memory_weight: Annotated[FiniteFloat, Field(ge=0, le=1000)]
     detail_layers: _Layers | None

@@ -4,7 +4,6 @@ from ..configuration import DSVLFSConfig
 from ..errors import InputError
 from ..parts.class_memory import ClassMemory
 from ..parts.grounding import SemanticGrounding
-from ..parts.mask_choice import MaskChoice
 from ..parts.mask_decoder import EmbeddingNeck
 from ..parts.request_fit import RequestFit
 from .assembly import layer_channels
@@ -39,7 +38,7 @@ def new_request_fit(config: DSVLFSConfig) -> RequestFit | None:
         InputError: there is none, but what needs it is asked for.
     """
     if config.fit_ridge is None:
-        for name in ("fit_loss_weight", "mask_choice"):
+        for name in ("fit_loss_weight", "whole_weight"):
             if getattr(config, name):
                 raise InputError(f"{name} needs the fit to the request; give fit_ridge, or leave it out.")
         return None
@@ -60,8 +59,3 @@ def new_class_memory(config: DSVLFSConfig) -> ClassMemory | None:
         raise InputError("remembered_classes need the fit to the request; give fit_ridge, or leave them out.")
     channels = sum(layer_channels(config, name) for name in config.correlation_layers)
     return ClassMemory(classes=len(config.remembered_classes), channels=channels)
-
-
-def new_mask_choice(config: DSVLFSConfig) -> MaskChoice | None:
-    """What chooses among several masks of a request, by weights that are not fitted yet."""
-    return MaskChoice() if config.mask_choice else None

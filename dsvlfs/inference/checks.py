@@ -74,7 +74,7 @@ def check_support(model: Parts, support: object) -> None:
         raise InputError(
             f"The support is of type {type(support).__name__}; give what model.encode_support([(photo, mask)]) made."
         )
-    reads_whole = model.config.mask_choice and support.whole_masks is None
+    reads_whole = bool(model.config.whole_weight) and support.whole_masks is None
     if len(support.layers) != len(model.config.correlation_layers) or reads_whole:
         raise InputError("The support was encoded by another model; encode it again with this one.")
 

@@ -1,13 +1,11 @@
 """An encoded query and what it is asked by, to mask logits: quick, and once a class and its supports."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..parts.aggregation import Aggregation, support_evidence
-from ..parts.mask_choice import about_request
 from ..parts.matching import Match
 from ..parts.whole_fit import likeness, whole_fit
 from .encoded import Asked, Shots, Support
@@ -92,64 +90,6 @@ def decode(
     return logits, _shown(model, asked, one, shots, together=True)
 
 
-class Choice(NamedTuple):
-    """What a mask of a request is chosen by; `dsvlfs.parts.mask_choice` says what each is.
-
-    Args:
-        masks: logits (1, height, width) with their offset, by name.
-        whole, fit: (1, size, size).
-        about: (3,).
-    """
-
-    masks: dict[str, Tensor]
-    whole: Tensor
-    fit: Tensor
-    about: Tensor
-
-
-def to_choose_from(
-    model: Parts, asked: Asked, by_support: Asked, decided: Tensor, shots: Shots, aggregation: Aggregation
-) -> Choice:
-    """The masks of a request, and what else is known of it.
-
-    Args:
-        model: what makes the masks.
-        asked: what was asked for, by name or without.
-        by_support: the same without the name.
-        decided: logits (1, height, width) that `decode` gave, one map for all shots.
-        shots: of the request.
-        aggregation: how they become one mask.
-    """
-    support, size = shots.support, shots.prompts.shape[-1]
-    masks = {"asked": decided}
-    if asked.semantic is not None:
-        masks["visual"] = together(*decode(model, by_support, shots, aggregation))
-        masks["semantic"] = together(*decode(model, asked, None, aggregation))
-    masks = {name: own + model.config.logit_offset for name, own in masks.items()}
-    query = [asked.features[name] for name in model.config.correlation_layers]
-    fit = model.request_fit.score(query, [layer[None] for layer in support.layers], support.masks[None], size)
-    whole = whole_fit(query, support.whole, support.whole_masks, size=size)
-    about = about_request(likeness(query, support.whole, support.whole_masks, size=size), support.whole_masks)
-    return Choice(masks, whole, fit, about)
-
-
-def choose(
-    model: Parts, asked: Asked, by_support: Asked, decided: Tensor, shots: Shots, aggregation: Aggregation
-) -> tuple[Tensor, float]:
-    """The mask of a request whose predicted IoU is the largest; the arguments are those of `to_choose_from`.
-
-    Returns:
-        Its logits (1, height, width), without the offset, and the IoU.
-    """
-    logits, iou = model.mask_choice(*to_choose_from(model, asked, by_support, decided, shots, aggregation))
-    return (logits - model.config.logit_offset).to(decided.dtype), float(iou)
-
-
-def together(logits: Tensor, joined: Tensor | None) -> Tensor:
-    """What `decode` says of all shots together, or of the only one."""
-    return logits[:1] if joined is None else joined
-
-
 def _shown(model: Parts, asked: Asked, visual: Tensor | None, shots: Shots | None, *, together: bool = False) -> Tensor:
     """Mask logits (max(V, 1), height, width) by V visual prompts and the fit to each shot, or to all of them together;
     what the model remembers of a class stands in place of such fits."""
@@ -180,9 +120,14 @@ def _fitted(model: Parts, asked: Asked, shots: Shots, size: int, is_all: bool) -
     score = fit.score([layer.expand(shape[0], -1, -1, -1) for layer in query], layers, masks, size)
     if not is_all:
         return score, None
+    added = None
     if fit.share and len(support.masks) > 1:
-        return score, fit.weight(support.layers, support.masks) * score
-    return score, None
+        added = fit.weight(support.layers, support.masks) * score
+    whole, shown = support.whole, support.whole_masks
+    if shown is not None and likeness(query, whole, shown, size=size) >= model.config.whole_likeness:
+        told = model.config.whole_weight * whole_fit(query, whole, shown, size=size)
+        added = told if added is None else added + told
+    return score, added
 
 
 def _decode(model: Parts, asked: Asked, visual: Tensor | None) -> Tensor:

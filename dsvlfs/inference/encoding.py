@@ -121,7 +121,7 @@ def kept_with(model: Parts) -> str:
         weights |= {f"adapter.{name}": tensor for name, tensor in adapter.unmerged().items()}
     if any(tensor.device.type == "meta" for tensor in weights.values()):
         raise InputError("The encoders' weights are not in memory; load the model without a device_map that offloads.")
-    seen["reads_whole"] = model.config.mask_choice
+    seen["reads_whole"] = model.config.whole_weight > 0
     said = json.dumps([_SUPPORT_VERSION, seen, tensor_digest(weights)], sort_keys=True, default=str)
     return hashlib.sha256(said.encode()).hexdigest()
 
@@ -134,7 +134,7 @@ def encode_support(model: Parts, examples: Sequence[tuple[Photo, Photo]]) -> Sup
         view, square = model.processor.support_view(photo, mask)
         layers, masks = support_features(model, frozen_features(model, view), square)
         whole: tuple[tuple[Tensor, ...], Tensor | None] = (), None
-        if model.config.mask_choice:
+        if model.config.whole_weight:
             view, square = model.processor.whole_view(photo, mask)
             features = frozen_features(model, view)
             whole = pooled_whole([features[name] for name in model.config.correlation_layers], square)

@@ -11,7 +11,6 @@ from ..parts.aggregation import ShotAttention
 from ..parts.class_memory import ClassMemory
 from ..parts.grounding import SemanticGrounding
 from ..parts.image_encoder import ImageEncoder
-from ..parts.mask_choice import MaskChoice
 from ..parts.mask_decoder import EmbeddingNeck, MaskDecoder
 from ..parts.matching import DenseMatcher
 from ..parts.request_fit import RequestFit
@@ -49,7 +48,6 @@ class Parts(Protocol):
     matcher: DenseMatcher
     request_fit: RequestFit | None
     class_memory: ClassMemory | None
-    mask_choice: MaskChoice | None
     shot_attention: ShotAttention | None
 
     @property

@@ -23,8 +23,7 @@ class Segmentation:
         mask: bool (height, width).
         probability: float32 (height, width), of the class, in [0, 1].
         votes: uint16 (height, width), how many of the shots, each alone, reach the threshold.
-        expected_iou: the IoU to expect of the mask, in [0, 1]: what is predicted of it where it was chosen among
-            several (`dsvlfs.parts.mask_choice`), else by the calibrated probability; None where there is no
+        expected_iou: the IoU to expect of the mask, in [0, 1], by the calibrated probability; None where there is no
             calibration.
         presence: how much speaks for the class being in the photo, in [0, 1] (`dsvlfs.inference.presence`): a score to
             compare, no probability. None where there is no calibration.
@@ -55,7 +54,6 @@ class Prediction:
         fits: how well what the mask covers fits the name, the supports, or each: cosines.
         min_presence: where the presence is lower, a mask is left empty unless asked otherwise.
         is_name_heard: see `Segmentation`.
-        predicted_iou: of the mask at a probability of 0.5, in [0, 1]; None where nothing predicts it.
     """
 
     logits: Tensor
@@ -66,7 +64,6 @@ class Prediction:
     fits: tuple[float, ...] = ()
     min_presence: float = 0.0
     is_name_heard: bool = True
-    predicted_iou: float | None = None
 
     def segmentation(
         self, threshold: float = 0.5, size: tuple[int, int] | None = None, *, min_presence: float | None = None
@@ -87,9 +84,8 @@ class Prediction:
         mask = self._mask(threshold, size)
         known: dict[str, Any] = {"mask": mask, "is_name_heard": self.is_name_heard}
         if self.calibration is not None:
-            own = self._expected_iou(mask)
-            score = presence([own, *self.fits])
-            expected = self._predicted_iou(mask, own, threshold)
+            expected = self._expected_iou(mask)
+            score = presence([expected, *self.fits])
             is_emptied = score < (self.min_presence if min_presence is None else min_presence)
             mask &= not is_emptied
             known |= {"expected_iou": expected, "presence": score, "is_emptied": is_emptied}
@@ -128,15 +124,6 @@ class Prediction:
                 outside += float(band[~mask[rows]].sum(dtype=np.float64))
         union = len(self.deciding) * int(mask.sum()) + outside
         return inside / union if mask.any() else 0.0
-
-    def _predicted_iou(self, mask: np.ndarray, own: float, threshold: float) -> float:
-        """The IoU to expect of a mask at a threshold; `own` is that by its calibrated probability."""
-        if self.predicted_iou is None or own == 0:
-            return own
-        if threshold == 0.5:
-            return self.predicted_iou
-        usual = self._expected_iou(self._mask(0.5, mask.shape[::-1]))
-        return min(1.0, self.predicted_iou * own / usual) if usual else own
 
     @property
     def deciding(self) -> Tensor:

@@ -20,7 +20,7 @@ from .checks import (
     share_of,
     zoom_of,
 )
-from .decoding import choose, compare, decode, ground, image_embedding
+from .decoding import compare, decode, ground, image_embedding
 from .encoded import Asked, Query, Shots, Support
 from .encoding import encode_queries
 from .interface import Parts
@@ -101,16 +101,10 @@ def predict(
         is_heard = mode == "semantic" or (mode == "both" and _is_believed(model, by_name, support))
         asked = by_name if is_heard else by_support
         logits, joined = decode(model, asked, shown, aggregation)
-        iou = None
         if query.is_blank:  # the encoders never saw such a photo, and say anything of it
             logits, joined = torch.full_like(logits, _NOTHING), None
-        elif model.mask_choice is not None and shown is not None and asked.remembered is None:
-            if joined is not None:
-                joined, iou = choose(model, asked, by_support, joined, shown, aggregation)
-            elif len(logits) == 1:
-                logits, iou = choose(model, asked, by_support, logits, shown, aggregation)
         found = model.processor.prediction(logits, query.valid, query.size, joined)
-        found = replace(found, is_name_heard=is_heard or mode == "visual", predicted_iou=iou)
+        found = replace(found, is_name_heard=is_heard or mode == "visual")
         predictions[mode] = _with_fits(model, found, query, asked, shown)
     return predictions
 

@@ -41,7 +41,8 @@ def exported(tmp_path_factory) -> tuple[DSVLFSModel, Path]:
             "match_background": True,
             "match_priors": True,
             "name_trust": -1.0,
-            "mask_choice": True,
+            "whole_weight": 2.0,
+            "whole_likeness": 0.3,
         }
     )
     model = DSVLFSModel(config, load_bases=False).eval()
@@ -52,8 +53,6 @@ def exported(tmp_path_factory) -> tuple[DSVLFSModel, Path]:
         for parameter in (*model.request_fit.parameters(), *model.grounding.parameters()):
             parameter.add_(torch.randn(parameter.shape, generator=generator) / 10)
         model.grounding.basis.normal_(generator=generator)
-        for weights in model.mask_choice.buffers():
-            weights.normal_(generator=generator)
     folder = tmp_path_factory.mktemp("exported") / "onnx"
     files = export_onnx(model, folder, ["red circle"])
     assert [file.name for file in files] == [
