@@ -26,6 +26,7 @@ from .hub.saving import save_checkpoint
 from .hub.trained_parts import new_class_memory, new_grounding, new_neck, new_request_fit
 from .hub.upload import check_options, upload
 from .inference.doors import InferenceMixin
+from .parts.added_token import merge_token, part_token
 from .parts.aggregation import ShotAttention
 from .parts.capture_hooks import list_for_capture, remove_capture_hooks
 from .parts.image_encoder import ImageEncoder
@@ -360,6 +361,7 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
                 model = cls(opened.config, image_options=opened.image_options, vlm_options=opened.vlm_options)
             model._adopt(opened.tensors, opened.said, opened.file)
             model.image_encoder.merge()
+            merge_token(model.semantic_encoder.vlm)
         model.card = opened.card
         return model.eval()
 
@@ -371,6 +373,7 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
                 the image encoder, as `from_pretrained` does, and the file's is another; or the file leaves the language
                 model as it began, and the model's has learned something.
         """
+        part_token(self.semantic_encoder.vlm)
         self._adopt(*read_checkpoint(file), file)
 
     def _adopt(self, state: dict[str, Tensor], said: Mapping[str, Any], file: Path) -> None:
