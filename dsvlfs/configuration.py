@@ -54,6 +54,9 @@ class DSVLFSConfig(PreTrainedConfig):
             around the photo.
         description_weight: weight of the semantic prompt of the question with the description, where there is one; the
             rest is that of the name alone, which a wrong or useless description cannot spoil. The paper's is 1.
+        unknown_word: where the language model does not know the name, its description has the whole weight: a name
+            whose state has this cosine or more with what words that mean nothing have in common
+            (`dsvlfs.parts.unknown_words`). It needs `standardise_state`; None takes every name for known.
         long_descriptions: whether the bank's paragraph describes a class, where it has one (the paper's texts have some
             200 words), rather than its sentence.
         answer_template: its teacher-forced answer; holds `<SEM_prompt>`.
@@ -149,6 +152,7 @@ class DSVLFSConfig(PreTrainedConfig):
         further_templates: list[list[str]] | None = None,
         answer_ends: bool = False,
         description_weight: float = 1.0,
+        unknown_word: float | None = None,
         long_descriptions: bool = True,
         correlation_layers: list[str] | None = None,
         embedding_layers: list[str] | None = None,
@@ -212,6 +216,7 @@ class DSVLFSConfig(PreTrainedConfig):
         self.further_templates = further_templates and [list(pair) for pair in further_templates]
         self.answer_ends = answer_ends
         self.description_weight = description_weight
+        self.unknown_word = unknown_word
         self.long_descriptions = long_descriptions
         self.correlation_layers = correlation_layers or [f"image.{n}" for n in range(1, 33)]
         self.embedding_layers = embedding_layers
@@ -292,6 +297,7 @@ class DSVLFSConfig(PreTrainedConfig):
             train_vlm_projector=True,
             train_token_embeddings="added",
             standardise_state=True,
+            unknown_word=0.25,
             # The class comes before the photo: what the language model makes of it does not depend on the photo.
             prompt_template="Class: {class_name}. {description}Photo: {image} Where is the {class_name}?",
             long_descriptions=False,

@@ -72,6 +72,7 @@ _Side = Annotated[int, Field(ge=14, le=2048)]
 _Mean = Annotated[list[FiniteFloat], Field(min_length=3, max_length=3)]
 _Deviation = Annotated[list[Annotated[FiniteFloat, Field(gt=0)]], Field(min_length=3, max_length=3)]
 _Share = Annotated[FiniteFloat, Field(ge=0, le=1)]
+_Cosine = Annotated[FiniteFloat, Field(ge=-1, le=1)]
 _Weight = Annotated[FiniteFloat, Field(ge=0, le=1e6)]
 _Layers = Annotated[
     list[Annotated[str, Field(pattern=r"^(image\.[1-9][0-9]?|vision\.[0-9][0-9]?)$")]],
@@ -127,6 +128,7 @@ class Settings(Prompts, total=False):
     lora_alpha: Annotated[FiniteFloat, Field(gt=0, le=1e6)]
     lora_dropout: Annotated[FiniteFloat, Field(ge=0, lt=1)]
     description_weight: _Share
+    unknown_word: _Cosine | None
     long_descriptions: bool
     correlation_layers: _Layers
     embedding_layers: _Layers | None
@@ -155,6 +157,6 @@ class Settings(Prompts, total=False):
     logit_offset: Annotated[FiniteFloat, Field(ge=-1e6, le=1e6)]
     calibration: Annotated[list[FiniteFloat], Field(min_length=2, max_length=2)] | None
     min_presence: _Share
-    name_trust: Annotated[FiniteFloat, Field(ge=-1, le=1)] | None
+    name_trust: _Cosine | None
     vote_threshold: _Share
     shot_aggregation: Aggregation

@@ -161,9 +161,16 @@ def _texts(model: Parts, class_name: str, description: str | None) -> list[tuple
     Raises:
         InputError: the name or the description cannot be used.
     """
-    weight = model.config.description_weight if isinstance(description, str) and description.strip() else 1.0
-    asked = [(weight, description)] + ([(1 - weight, None)] if weight < 1 else [])
-    return [(w, model.processor.question([(class_name, text)]).to(model.device)) for w, text in asked]
+
+    def question(text: str | None) -> Question:
+        return model.processor.question([(class_name, text)]).to(model.device)
+
+    if not isinstance(description, str) or not description.strip():
+        return [(1.0, question(None))]
+    described, name, weight = question(description), question(None), model.config.description_weight
+    if weight == 1 or not model.semantic_encoder.knows(name):
+        return [(1.0, described)]
+    return [(weight, described), (1 - weight, name)]
 
 
 def _check(

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from threading import Lock, RLock
+from threading import RLock
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module, remove_hook_from_module
 from accelerate.utils import align_module_device
-from cachetools import LRUCache
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.helpers import rescale_adapter_scale
 from peft.tuners.lora import LoraLayer
@@ -23,13 +22,9 @@ from transformers import LlavaForConditionalGeneration, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ..errors import InputError
+from .kept_states import KeptStates
 from .photo_prompt import PhotoPrompt
-
-PROMPTS_KEPT = 64
-"""Semantic prompts of classes that are kept where they do not depend on the photo."""
-
-_LOCK = Lock()
-"""Of all that is kept, for a step: a lock of the module's own could be neither copied nor sent to another process."""
+from .unknown_words import UnknownWords
 
 _ADAPTERS = RLock()
 """Of a pass of a language model whose adapters some passes leave out."""
@@ -68,7 +63,11 @@ class SemanticEncoder(nn.Module):
         train_projector: train LLaVA's multimodal projector.
         standardise_state: shift and scale the state before its projection, by buffers that training sets: a small
             language model's states at `<SEM_prompt>` hardly differ between classes.
+        unknown_word: limit of `UnknownWords`, which reads standardised states; None leaves it out.
         prompt_dim: channels of the semantic prompt.
+
+    Raises:
+        InputError: `unknown_word` has no standardised state to read.
     """
 
     def __init__(
@@ -83,6 +82,7 @@ class SemanticEncoder(nn.Module):
         train_token_embeddings: str = "all",
         train_projector: bool = False,
         standardise_state: bool = False,
+        unknown_word: float | None = None,
         photo_state: bool = False,
         prompt_dim: int = 256,
     ) -> None:
@@ -109,12 +109,14 @@ class SemanticEncoder(nn.Module):
         if standardise_state:
             self.register_buffer("state_mean", torch.zeros(width))
             self.register_buffer("state_scale", torch.ones(width))
+        elif unknown_word is not None:
+            raise InputError("unknown_word needs standardise_state; leave it out.")
+        self.unknown_words = None if unknown_word is None else UnknownWords(width=width, limit=unknown_word)
         self.to_prompt = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, prompt_dim))
         self.photo_prompt: PhotoPrompt | None = None
         if photo_state:
             self.add_photo_prompt()
-        self._prompts: LRUCache[tuple[int, ...], Tensor] = LRUCache(PROMPTS_KEPT)
-        self._prompts_weights: tuple[tuple[int, int], ...] = ()
+        self._states = KeptStates()
 
     def add_photo_prompt(self) -> None:
         """Adds a `PhotoPrompt` that has learned nothing, where there is none."""
@@ -158,8 +160,9 @@ class SemanticEncoder(nn.Module):
     def place(self, device: torch.device) -> None:
         """Moves all but the LLaVA."""
         self.to_prompt.to(device)
-        if self.photo_prompt is not None:
-            self.photo_prompt.to(device)
+        for part in (self.photo_prompt, self.unknown_words):
+            if part is not None:
+                part.to(device)
         for name, buffer in self.named_buffers(recurse=False):
             self.register_buffer(name, buffer.to(device))
 
@@ -186,8 +189,7 @@ class SemanticEncoder(nn.Module):
     def train(self, mode: bool = True) -> "SemanticEncoder":
         """The frozen vision tower stays in evaluation mode (its batch norms must not learn)."""
         super().train(mode)
-        with _LOCK:
-            self._prompts.clear()
+        self._states.clear()
         self.vision_tower.eval()
         return self
 
@@ -248,8 +250,20 @@ class SemanticEncoder(nn.Module):
             every = Question(**{name: torch.cat([value] * len(tokens)) for name, value in vars(question).items()})
             if self.photo_prompt is None:
                 return self.project(_state(self._hidden(tokens, every), every))
-            return self._class_prompt(tokens, question) + self.photo_share(tokens, every)
-        return self._class_prompt(tokens, question).expand(len(tokens), -1)
+            return self.project(self._kept_state(tokens, question)) + self.photo_share(tokens, every)
+        return self.project(self._kept_state(tokens, question)).expand(len(tokens), -1)
+
+    @torch.no_grad()
+    def knows(self, question: Question) -> bool:
+        """Whether the language model knows the name that is asked for: True where nothing tells (`unknown_word`).
+
+        Args:
+            question: a batch of one, without a description.
+        """
+        if self.unknown_words is None:
+            return True
+        state = self._standardised(self._kept_state(self.silent_tokens(1), question))
+        return not bool(self.unknown_words(state))
 
     def photo_share(self, tokens: Tensor, question: Question) -> Tensor:
         """What the photo adds to the prompt (batch, prompt_dim), where there is a `PhotoPrompt`; of the same
@@ -259,24 +273,10 @@ class SemanticEncoder(nn.Module):
             state = _state(self._hidden(tokens, question), question)
         return self.photo_prompt(state)
 
-    def _class_prompt(self, tokens: Tensor, question: Question) -> Tensor:
-        """(1, prompt_dim) of a question, for which no photo is read; kept."""
-        key = tuple(question.input_ids[0].tolist())
-        weights = self._weights()
-        with _LOCK:
-            if weights != self._prompts_weights:
-                self._prompts.clear()
-                self._prompts_weights = weights
-            prompt = self._prompts.get(key)
-        if prompt is None:
-            prompt = self.project(self.class_state(tokens[:1], question))
-            with _LOCK:
-                self._prompts[key] = prompt
-        return prompt
-
-    def __getstate__(self) -> dict[str, Any]:
-        """A copy, and what is sent to another process, starts with no prompts."""
-        return self.__dict__ | {"_prompts": LRUCache(PROMPTS_KEPT)}
+    def _kept_state(self, tokens: Tensor, question: Question) -> Tensor:
+        """`class_state` (1, width) of a question, for which no photo is read; kept."""
+        asked = tuple(question.input_ids[0].tolist())
+        return self._states.get(asked, self._weights(), lambda: self.class_state(tokens[:1], question))
 
     def _weights(self) -> tuple[tuple[int, int], ...]:
         """Where each weight is, and how often it has been written to: another where one has changed."""
@@ -315,10 +315,11 @@ class SemanticEncoder(nn.Module):
 
     def project(self, state: Tensor) -> Tensor:
         """(batch, width) at `<SEM_prompt>` to the semantic prompt (batch, prompt_dim)."""
+        return self.to_prompt(self._standardised(state))
+
+    def _standardised(self, state: Tensor) -> Tensor:
         state = state.to(self.to_prompt[0].weight)
-        if self.standardise_state:
-            state = (state - self.state_mean) * self.state_scale
-        return self.to_prompt(state)
+        return (state - self.state_mean) * self.state_scale if self.standardise_state else state
 
     def forward(self, tokens: Tensor | None, question: Question) -> tuple[Tensor, Tensor]:
         """`read`, then `project`: the semantic prompt and the text loss."""

@@ -21,6 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..configuration import DSVLFSConfig
+from ..descriptions.made_up import made_up_names
 from ..errors import InputError
 from ..hub.checkpoint_files import write_tensors
 from ..hub.imagenet_classes import ImagenetClasses
@@ -41,6 +42,9 @@ _RIDGE = 1000.0
 # How much a class's look that is told by the classifier counts, against one photo's.
 _TOLD_WEIGHT = 1.0
 _FOLDS = 10
+
+# Other words than episodes are asked for, so that what is measured with those was not fitted to them.
+_MEANINGLESS = [(word, None) for word in made_up_names(seed=12)]
 
 
 class TextStates:
@@ -106,8 +110,8 @@ class Objects:
 
 
 class SemanticAlignment:
-    """Fits the model's semantic prompt to the supports of a feature cache: the standardisation of the state, the
-    projection to the prompt, and the space of `SemanticGrounding`.
+    """Fits the model's semantic prompt to the supports of a feature cache: the standardisation of the state, which
+    words the language model does not know, the projection to the prompt, and the space of `SemanticGrounding`.
 
     A model gets the fit to all classes (`apply`). For training there is a second fit, `held_out_prompts`: there no
     family of classes was used to predict its own members, so the decoder learns to trust a name as far as a new one
@@ -159,6 +163,9 @@ class SemanticAlignment:
         state = states(self._texts)
         self._mean, self._scale = state.mean(dim=0), 1 / state.std(dim=0, correction=0).clamp(min=1e-3)
         standard = ((state - self._mean) * self._scale).double()
+        self._meaningless: Tensor | None = None
+        if model.semantic_encoder.unknown_words is not None:
+            self._meaningless = (states(_MEANINGLESS) - self._mean) * self._scale
         self._basis = grounding.basis.cpu().clone()
         if not has_space:
             directions = torch.linalg.svd(objects.features, full_matrices=False).Vh[: len(self._basis)]
@@ -195,10 +202,13 @@ class SemanticAlignment:
 
     @torch.no_grad()
     def apply(self, model: DSVLFSModel) -> None:
-        """Sets the model's standardisation, projection and grounding space; other weights keep theirs."""
+        """Sets the model's standardisation, what it knows of unknown words, its projection and grounding space; other
+        weights keep theirs."""
         encoder, grounding = model.semantic_encoder, model.grounding
         encoder.state_mean.copy_(self._mean)
         encoder.state_scale.copy_(self._scale)
+        if self._meaningless is not None:
+            encoder.unknown_words.fit(self._meaningless)
         set_linear(encoder.to_prompt, self._weights)
         grounding.centre.copy_(self._centre)
         grounding.basis.copy_(self._basis)

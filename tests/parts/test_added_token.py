@@ -19,7 +19,7 @@ def taught():
 
 def asked(model: DSVLFSModel) -> torch.Tensor:
     encoder = model.semantic_encoder
-    encoder._prompts.clear()
+    encoder._states.clear()
     question = model.processor.question([("red circle", None)])
     with torch.inference_mode():
         return encoder.prompt(encoder.silent_tokens(1), question)

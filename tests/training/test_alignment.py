@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from dsvlfs.parts.grounding import SemanticGrounding
+from dsvlfs.parts.unknown_words import UnknownWords
 from dsvlfs.training import alignment
 
 CHANNELS, WIDTH, PROMPT = 12, 40, 16
@@ -21,6 +22,7 @@ def _model() -> SimpleNamespace:
         semantic_encoder=SimpleNamespace(
             state_mean=torch.zeros(WIDTH),
             state_scale=torch.ones(WIDTH),
+            unknown_words=None,
             to_prompt=nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, PROMPT)),
         ),
     )
@@ -71,6 +73,23 @@ def test_the_projection_computes_the_fit(monkeypatch, world):
     assert own > 0.5
     assert abs(others) < 0.2
     assert prompts.norm(dim=1).mean().item() == pytest.approx(PROMPT**0.5, rel=0.2)
+
+
+def test_it_learns_where_words_that_mean_nothing_lie(monkeypatch, world):
+    features, states, entries = world
+    aside = torch.randn(WIDTH, generator=torch.Generator().manual_seed(4))
+    first = states[entries[0]["names"][0]]
+    meaningless = {word: first + 3 * aside for word, _ in alignment._MEANINGLESS}
+    model = _model()
+    model.semantic_encoder.unknown_words = UnknownWords(width=WIDTH, limit=0.5)
+    _, model = _fit(monkeypatch, features, states | meaningless, entries, model)
+    encoder = model.semantic_encoder
+
+    def unknown(own):
+        return encoder.unknown_words((torch.stack(own) - encoder.state_mean) * encoder.state_scale).float().mean()
+
+    assert unknown([states[name] + 2 * aside for name in list(states)[10:20]]) > 0.9
+    assert unknown(list(states.values())) < 0.2
 
 
 def test_held_out_names_find_their_photo(monkeypatch, world):
