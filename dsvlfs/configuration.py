@@ -85,6 +85,7 @@ class DSVLFSConfig(PreTrainedConfig):
             several that are joined before the mask ("joint", "attention"); 0 leaves it out, and supports are then
             encoded around their masks alone. It needs `fit_ridge`.
         whole_likeness: the likeness of query and supports from which on it is added.
+        doubted_likeness: the same with both prompts where the name is doubted (`name_doubt`).
         remembered_classes: names of classes that fine-tuning remembered from its photos: asked for by one of these, the
             map of what it remembers (`dsvlfs.parts.class_memory`) stands in place of that of the fit to the request,
             and serves without supports as well. None remembers nothing; needs `fit_ridge`.
@@ -109,6 +110,8 @@ class DSVLFSConfig(PreTrainedConfig):
         name_trust: with both prompts, the least cosine of the semantic prompt and what the supports show, in the space
             of the grounding, from which on the name is heard; one that fits less is left out. Its layers have to be
             among those of the correlation. None hears every name, as the paper does.
+        name_doubt: the name is doubted where that cosine is under this: the thing is then new to the model, and what
+            the supports' photos say counts in queries that are less like them too. None doubts no name.
         vote_threshold: with K shots, share of the largest vote count at which a pixel is foreground.
         shot_aggregation: how K shots become one mask (see `dsvlfs.parts.aggregation`); "attention" has weights of
             its own.
@@ -168,6 +171,7 @@ class DSVLFSConfig(PreTrainedConfig):
         fit_doubt: float | None = None,
         whole_weight: float = 0.0,
         whole_likeness: float = 0.62,
+        doubted_likeness: float = 0.5,
         remembered_classes: list[str] | None = None,
         memory_weight: float = 8.0,
         detail_layers: list[str] | None = None,
@@ -182,6 +186,7 @@ class DSVLFSConfig(PreTrainedConfig):
         calibration: list[float] | None = None,
         min_presence: float = 0.0,
         name_trust: float | None = None,
+        name_doubt: float | None = None,
         vote_threshold: float = 0.5,
         shot_aggregation: str = "votes",
         **kwargs: Any,
@@ -232,6 +237,7 @@ class DSVLFSConfig(PreTrainedConfig):
         self.fit_doubt = fit_doubt
         self.whole_weight = whole_weight
         self.whole_likeness = whole_likeness
+        self.doubted_likeness = doubted_likeness
         self.remembered_classes = remembered_classes and list(remembered_classes)
         self.memory_weight = memory_weight
         self.detail_layers = detail_layers
@@ -246,6 +252,7 @@ class DSVLFSConfig(PreTrainedConfig):
         self.calibration = calibration
         self.min_presence = min_presence
         self.name_trust = name_trust
+        self.name_doubt = name_doubt
         self.vote_threshold = vote_threshold
         self.shot_aggregation = shot_aggregation
         super().__init__(**kwargs)

@@ -86,7 +86,7 @@ class MatcherGraph(_Graph):
         """Matches.
 
         Args:
-            semantic_prompt: (1, prompt_dim) of the class's name.
+            semantic_prompt: (1, prompt_dim) of the class's name; nought where it has none.
             query: (1, channels, height, width) of each correlation layer.
             support: (K, channels, grid, grid) of each.
             masks: (K, grid, grid), in [0, 1].
@@ -98,6 +98,10 @@ class MatcherGraph(_Graph):
         """
         model, config = self.model, self.model.config
         size = query[0].shape[-1]
+        fit = semantic_prompt[:, 0] * 0 + 1
+        if config.name_trust is not None or config.name_doubt is not None:
+            named = [support[config.correlation_layers.index(name)] for name in config.grounding_layers]
+            fit = name_fits(model.grounding, semantic_prompt, named, masks)[None]
         match = model.matcher.match(query, support, masks, size)
         visual = model.matcher.prompt(match.joint())
         added = visual[:, 0] * 0
@@ -107,12 +111,10 @@ class MatcherGraph(_Graph):
             if model.request_fit.share:
                 added = score * model.request_fit.weight(support, masks)
             if whole_masks is not None:
-                alike = likeness(query, whole, whole_masks, size=size) >= config.whole_likeness
+                doubted = (fit < (-2 if config.name_doubt is None else config.name_doubt)) & semantic_prompt.any()
+                limit = torch.where(doubted, config.doubted_likeness, config.whole_likeness)
+                alike = likeness(query, whole, whole_masks, size=size) >= limit
                 added = added + config.whole_weight * alike * whole_fit(query, whole, whole_masks, size=size)
-        fit = semantic_prompt[:, 0] * 0 + 1
-        if config.name_trust is not None:
-            named = [support[config.correlation_layers.index(name)] for name in config.grounding_layers]
-            fit = name_fits(model.grounding, semantic_prompt, named, masks)[None]
         return visual, added, fit
 
 

@@ -144,6 +144,7 @@ class Settings(Prompts, total=False):
     fit_doubt: _Share | None
     whole_weight: Annotated[FiniteFloat, Field(ge=0, le=1000)]
     whole_likeness: _Share
+    doubted_likeness: _Share
     remembered_classes: Annotated[list[_Name], Field(min_length=1, max_length=100_000)] | None
     memory_weight: Annotated[FiniteFloat, Field(ge=0, le=1000)]
     detail_layers: _Layers | None
@@ -158,5 +159,6 @@ class Settings(Prompts, total=False):
     calibration: Annotated[list[FiniteFloat], Field(min_length=2, max_length=2)] | None
     min_presence: _Share
     name_trust: _Cosine | None
+    name_doubt: _Cosine | None
     vote_threshold: _Share
     shot_aggregation: Aggregation

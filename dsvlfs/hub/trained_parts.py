@@ -21,10 +21,12 @@ def new_grounding(config: DSVLFSConfig) -> SemanticGrounding | None:
     """The map of the semantic prompt.
 
     Raises:
-        InputError: `name_trust` needs it, or supports that it can read.
+        InputError: `name_trust` or `name_doubt` needs it, or supports that it can read.
     """
-    if config.name_trust is not None and not {*(config.grounding_layers or [""])} <= {*config.correlation_layers}:
-        raise InputError("name_trust needs grounding_layers, all of them among correlation_layers; leave it out.")
+    for name in ("name_trust", "name_doubt"):
+        is_asked = getattr(config, name) is not None
+        if is_asked and not {*(config.grounding_layers or [""])} <= {*config.correlation_layers}:
+            raise InputError(f"{name} needs grounding_layers, all of them among correlation_layers; leave it out.")
     if not config.grounding_layers:
         return None
     channels = [layer_channels(config, name) for name in config.grounding_layers]

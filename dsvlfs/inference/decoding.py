@@ -124,7 +124,8 @@ def _fitted(model: Parts, asked: Asked, shots: Shots, size: int, is_all: bool) -
     if fit.share and len(support.masks) > 1:
         added = fit.weight(support.layers, support.masks) * score
     whole, shown = support.whole, support.whole_masks
-    if shown is not None and likeness(query, whole, shown, size=size) >= model.config.whole_likeness:
+    limit = model.config.doubted_likeness if asked.is_doubted else model.config.whole_likeness
+    if shown is not None and likeness(query, whole, shown, size=size) >= limit:
         told = model.config.whole_weight * whole_fit(query, whole, shown, size=size)
         added = told if added is None else added + told
     return score, added

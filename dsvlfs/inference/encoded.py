@@ -195,6 +195,7 @@ class Asked:
         semantic: (1, prompt_dim) of the class; None where the name is left out.
         grounded: (1, prompt_dim, height, width), what that adds to the dense prompt; comes with `semantic`.
         remembered: (1, height, width), the map of a class that the model remembers; comes with `semantic`.
+        is_doubted: whether the name fits badly what the supports show (`name_doubt`), heard or not.
     """
 
     features: dict[str, Tensor]
@@ -202,3 +203,4 @@ class Asked:
     semantic: Tensor | None = None
     grounded: Tensor | None = None
     remembered: Tensor | None = None
+    is_doubted: bool = False

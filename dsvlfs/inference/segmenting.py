@@ -98,8 +98,10 @@ def predict(
     predictions = {}
     for mode in modes:
         shown = None if mode == "semantic" else shots
-        is_heard = mode == "semantic" or (mode == "both" and _is_believed(model, by_name, support))
-        asked = by_name if is_heard else by_support
+        is_heard, is_doubted = mode == "semantic", False
+        if mode == "both":
+            is_heard, is_doubted = _believed(model, by_name, support)
+        asked = replace(by_name if is_heard else by_support, is_doubted=is_doubted)
         logits, joined = decode(model, asked, shown, aggregation)
         if query.is_blank:  # the encoders never saw such a photo, and say anything of it
             logits, joined = torch.full_like(logits, _NOTHING), None
@@ -125,13 +127,15 @@ def asked_by_name(model: Parts, asked: Asked, class_name: str, texts: Sequence[t
     return replace(asked, semantic=semantic, grounded=grounded, remembered=remembered)
 
 
-def _is_believed(model: Parts, asked: Asked, support: Support) -> bool:
-    """Whether the name is heard beside the supports."""
+def _believed(model: Parts, asked: Asked, support: Support) -> tuple[bool, bool]:
+    """Whether the name is heard beside the supports, and whether it is doubted."""
     config = model.config
-    if config.name_trust is None:
-        return True
+    trust, doubt = config.name_trust, config.name_doubt
+    if trust is None and doubt is None:
+        return True, False
     layers = [support.layers[config.correlation_layers.index(name)] for name in config.grounding_layers]
-    return name_fit(model.grounding, asked.semantic, layers, support.masks) >= config.name_trust
+    fit = name_fit(model.grounding, asked.semantic, layers, support.masks)
+    return trust is None or fit >= trust, doubt is not None and fit < doubt
 
 
 def _with_fits(model: Parts, found: Prediction, query: Query, asked: Asked, shots: Shots | None) -> Prediction:

@@ -41,6 +41,8 @@ def exported(tmp_path_factory) -> tuple[DSVLFSModel, Path]:
             "match_background": True,
             "match_priors": True,
             "name_trust": -1.0,
+            "name_doubt": 1.0,
+            "doubted_likeness": 0.0,
             "whole_weight": 2.0,
             "whole_likeness": 0.3,
         }

@@ -38,10 +38,11 @@ def test_a_name_that_fits_less_is_left_out(micro_model, circle):
     assert [left_out[mode].segmentation().is_name_heard for mode in asked["modes"]] == [False, True, True]
 
 
-def test_a_space_that_supports_have_no_layers_in_is_refused():
+@pytest.mark.parametrize("name", ["name_trust", "name_doubt"])
+def test_a_space_that_supports_have_no_layers_in_is_refused(name):
     config = DSVLFSConfig.tiny()
-    config.update({"name_trust": 0.1, "correlation_layers": ["image.9"]})
-    with torch.device("meta"), pytest.raises(InputError, match="name_trust needs grounding_layers"):
+    config.update({name: 0.1, "correlation_layers": ["image.9"]})
+    with torch.device("meta"), pytest.raises(InputError, match=f"{name} needs grounding_layers"):
         DSVLFSModel(config, load_bases=False)
 
 

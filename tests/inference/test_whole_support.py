@@ -34,6 +34,22 @@ def test_its_map_is_added_to_the_logits(reading, circle, shots, mode):
     assert torch.allclose(heard - unheard, wanted, atol=1e-3)
 
 
+def test_a_doubted_name_lowers_the_likeness_that_is_asked_for(reading, circle):
+    support, query = reading.encode_support([circle]), reading.encode_query(circle[0])
+    config = reading.config
+
+    def logits(mode, **settings):
+        config.update(settings)
+        return reading.predict(query, "circle", support=support, modes=[mode])[mode].logits
+
+    known = {mode: (logits(mode, whole_likeness=1.0), logits(mode, whole_likeness=0.2)) for mode in ("both", "visual")}
+    config.update({"whole_likeness": 1.0, "doubted_likeness": 0.2})
+    for mode, doubt, told in (("both", 1.0, 1), ("both", -1.0, 0), ("visual", 1.0, 0)):
+        assert torch.equal(logits(mode, name_doubt=doubt), known[mode][told])
+    unheard = logits("both", name_doubt=1.0, name_trust=1.0)
+    assert torch.equal(unheard, known["visual"][1])
+
+
 def test_several_masks_that_vote_leave_it_out(reading, circle):
     support = reading.encode_support([circle] * 2)
     asked = {"support": support, "modes": ["both"], "aggregation": "votes"}
