@@ -10,7 +10,8 @@ from ..inference.encoded import View
 from ..inference.encoding import frozen_features, support_features
 from ..inference.name_trust import name_fits
 from ..modeling import DSVLFSModel
-from ..parts.whole_fit import likeness, pooled_whole, whole_fit
+from ..parts.request_fit import unit_positions
+from ..parts.whole_fit import fit_whole, pooled_whole
 
 
 class _Graph(nn.Module):
@@ -113,8 +114,9 @@ class MatcherGraph(_Graph):
             if whole_masks is not None:
                 doubted = (fit < (-2 if config.name_doubt is None else config.name_doubt)) & semantic_prompt.any()
                 limit = torch.where(doubted, config.doubted_likeness, config.whole_likeness)
-                alike = likeness(query, whole, whole_masks, size=size) >= limit
-                added = added + config.whole_weight * alike * whole_fit(query, whole, whole_masks, size=size)
+                told, places = fit_whole(whole, whole_masks), unit_positions(query, size)
+                alike = told.likeness(places) >= limit
+                added = added + config.whole_weight * alike * told.score(places).unflatten(1, (size, size))
         return visual, added, fit
 
 

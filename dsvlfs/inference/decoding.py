@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..parts.aggregation import Aggregation, support_evidence
 from ..parts.matching import Match
-from ..parts.whole_fit import likeness, whole_fit
+from ..parts.request_fit import unit_positions
 from .encoded import Asked, Shots, Support
 from .interface import Parts
 
@@ -123,11 +123,12 @@ def _fitted(model: Parts, asked: Asked, shots: Shots, size: int, is_all: bool) -
     added = None
     if fit.share and len(support.masks) > 1:
         added = fit.weight(support.layers, support.masks) * score
-    whole, shown = support.whole, support.whole_masks
-    limit = model.config.doubted_likeness if asked.is_doubted else model.config.whole_likeness
-    if shown is not None and likeness(query, whole, shown, size=size) >= limit:
-        told = model.config.whole_weight * whole_fit(query, whole, shown, size=size)
-        added = told if added is None else added + told
+    if support.whole_fit is not None:
+        places = unit_positions(query, size)
+        limit = model.config.doubted_likeness if asked.is_doubted else model.config.whole_likeness
+        if support.whole_fit.likeness(places) >= limit:
+            told = model.config.whole_weight * support.whole_fit.score(places).unflatten(1, (size, size))
+            added = told if added is None else added + told
     return score, added
 
 

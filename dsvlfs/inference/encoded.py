@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..hub.checkpoint_files import read_tensor_file, write_tensors
 from ..parts.matching import Match
+from ..parts.whole_fit import WholeFit, fit_whole
 
 _ENCODER = "encoder"  # in the metadata of a support's file: the digest of what encoded it
 
@@ -69,6 +71,11 @@ class Support:
     masks: Tensor
     whole: tuple[Tensor, ...] = ()
     whole_masks: Tensor | None = None
+
+    @cached_property
+    def whole_fit(self) -> WholeFit | None:
+        """Of the whole photos, solved once; None where they are not read."""
+        return None if self.whole_masks is None else fit_whole(self.whole, self.whole_masks)
 
     @classmethod
     def join(cls, supports: Sequence["Support"]) -> "Support":

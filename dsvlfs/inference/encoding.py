@@ -27,7 +27,7 @@ SINGLY_ON = ("cpu",)
 memory and a quarter more time."""
 
 
-_SUPPORT_VERSION = 2
+_SUPPORT_VERSION = 3
 """Another wherever the same photo becomes another support."""
 
 _SUPPORT_SETTINGS = (

@@ -7,7 +7,7 @@ so that each further one makes it surer. Its map over the query joins the dense 
 believe it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -109,20 +109,31 @@ def _coefficients(gram: Tensor, share: Tensor, there: Tensor, ridge: float) -> T
     Returns:
         (batch, n, 1).
     """
-    area = ((share * there).sum(dim=1) / there.sum(dim=1).clamp(min=1)).clamp(_TINY, 1 - _TINY)[:, None]
-    root = (there * (share / (2 * area) + (1 - share) / (2 * (1 - area)))).sqrt()[:, :, None]
+    root = balanced(share, there)[:, :, None]
     weighted = root * gram * root.mT + ridge * torch.eye(gram.shape[1], device=gram.device)
     wanted = root * (2 * share - 1)[:, :, None]
     if torch.compiler.is_exporting():  # other engines know no Cholesky factors
-        return root * conjugate_gradients(weighted, wanted)
+        return root * conjugate_gradients(lambda x: weighted @ x, wanted)
     return root * torch.cholesky_solve(wanted, torch.linalg.cholesky(weighted))
 
 
-def conjugate_gradients(matrix: Tensor, wanted: Tensor, steps: int = _STEPS) -> Tensor:
+def balanced(share: Tensor, there: Tensor | None = None) -> Tensor:
+    """The roots of the weights (batch, n) of positions, by which foreground and background count the same.
+
+    Args:
+        share: (batch, n), of foreground.
+        there: (batch, n), 1 for the positions that count, 0 for others; None has all of them.
+    """
+    there = torch.ones_like(share) if there is None else there
+    area = ((share * there).sum(dim=1) / there.sum(dim=1).clamp(min=1)).clamp(_TINY, 1 - _TINY)[:, None]
+    return (there * (share / (2 * area) + (1 - share) / (2 * (1 - area)))).sqrt()
+
+
+def conjugate_gradients(multiplied: Callable[[Tensor], Tensor], wanted: Tensor, steps: int = _STEPS) -> Tensor:
     """Solves `matrix @ x = wanted` by products alone.
 
     Args:
-        matrix: (batch, n, n), symmetric and positive definite.
+        multiplied: `matrix @ x` of an `x` (batch, n, 1), of a matrix that is symmetric and positive definite.
         wanted: (batch, n, 1).
         steps: how many.
 
@@ -132,7 +143,7 @@ def conjugate_gradients(matrix: Tensor, wanted: Tensor, steps: int = _STEPS) -> 
     solution, residual, direction = torch.zeros_like(wanted), wanted, wanted
     length = (residual * residual).sum(dim=1, keepdim=True)
     for _ in range(steps):
-        ahead = matrix @ direction
+        ahead = multiplied(direction)
         step = length / (direction * ahead).sum(dim=1, keepdim=True).clamp(min=_NOTHING)
         solution = solution + step * direction
         residual = residual - step * ahead

@@ -8,7 +8,7 @@ from conftest import build_micro_model
 from dsvlfs.errors import InputError
 from dsvlfs.hub.trained_parts import new_request_fit
 from dsvlfs.inference.encoded import Support
-from dsvlfs.parts.whole_fit import likeness, whole_fit
+from dsvlfs.parts.request_fit import unit_positions
 
 
 @pytest.fixture
@@ -24,8 +24,9 @@ def test_its_map_is_added_to_the_logits(reading, circle, shots, mode):
     asked = {"support": support, "modes": [mode], "aggregation": "joint"}
     heard = model.predict(query, "circle", **asked)[mode].deciding[0]
     layers = [query.features[name] for name in model.config.correlation_layers]
-    score = whole_fit(layers, support.whole, support.whole_masks, size=4)
-    assert 0.2 < likeness(layers, support.whole, support.whole_masks, size=4) < 1
+    places = unit_positions(layers, 4)
+    score = support.whole_fit.score(places).unflatten(1, (4, 4))
+    assert 0.2 < support.whole_fit.likeness(places) < 1
     model.config.whole_likeness = 1.0
     unheard = model.predict(query, "circle", **asked)[mode].deciding[0]
     own = F.interpolate(3 * score[:, None], (16, 16), mode="bilinear", align_corners=False)[:, 0]
