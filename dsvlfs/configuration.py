@@ -112,6 +112,9 @@ class DSVLFSConfig(PreTrainedConfig):
             among those of the correlation. None hears every name, as the paper does.
         name_doubt: the name is doubted where that cosine is under this: the thing is then new to the model, and what
             the supports' photos say counts in queries that are less like them too. None doubts no name.
+        stranger_margin: a connected part of a mask by name is left out whose look fits the name and the supports less
+            than the best part's does by more than this (`dsvlfs.inference.strangers`). It needs what `name_trust` does.
+            None leaves out none.
         vote_threshold: with K shots, share of the largest vote count at which a pixel is foreground.
         shot_aggregation: how K shots become one mask (see `dsvlfs.parts.aggregation`); "attention" has weights of
             its own.
@@ -187,6 +190,7 @@ class DSVLFSConfig(PreTrainedConfig):
         min_presence: float = 0.0,
         name_trust: float | None = None,
         name_doubt: float | None = None,
+        stranger_margin: float | None = None,
         vote_threshold: float = 0.5,
         shot_aggregation: str = "votes",
         **kwargs: Any,
@@ -253,6 +257,7 @@ class DSVLFSConfig(PreTrainedConfig):
         self.min_presence = min_presence
         self.name_trust = name_trust
         self.name_doubt = name_doubt
+        self.stranger_margin = stranger_margin
         self.vote_threshold = vote_threshold
         self.shot_aggregation = shot_aggregation
         super().__init__(**kwargs)

@@ -160,5 +160,6 @@ class Settings(Prompts, total=False):
     min_presence: _Share
     name_trust: _Cosine | None
     name_doubt: _Cosine | None
+    stranger_margin: Annotated[FiniteFloat, Field(ge=0, le=4)] | None
     vote_threshold: _Share
     shot_aggregation: Aggregation

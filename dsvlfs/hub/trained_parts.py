@@ -21,9 +21,9 @@ def new_grounding(config: DSVLFSConfig) -> SemanticGrounding | None:
     """The map of the semantic prompt.
 
     Raises:
-        InputError: `name_trust` or `name_doubt` needs it, or supports that it can read.
+        InputError: `name_trust`, `name_doubt` or `stranger_margin` needs it, or supports that it can read.
     """
-    for name in ("name_trust", "name_doubt"):
+    for name in ("name_trust", "name_doubt", "stranger_margin"):
         is_asked = getattr(config, name) is not None
         if is_asked and not {*(config.grounding_layers or [""])} <= {*config.correlation_layers}:
             raise InputError(f"{name} needs grounding_layers, all of them among correlation_layers; leave it out.")

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from ..parts.aggregation import Aggregation
 from ..parts.semantic_encoder import Question
@@ -29,6 +30,7 @@ from .photos import Photo, load_photo
 from .presence import support_fit
 from .remembered import remembered_map
 from .results import Prediction, Segmentation
+from .strangers import SHOWN, on_square, without_strangers
 from .zoom import region_to_look_at, with_second_look
 
 _NOTHING = -20.0
@@ -107,6 +109,7 @@ def predict(
             logits, joined = torch.full_like(logits, _NOTHING), None
         found = model.processor.prediction(logits, query.valid, query.size, joined)
         found = replace(found, is_name_heard=is_heard or mode == "visual")
+        found = _with_what_is_named(model, found, query, asked, shown)
         predictions[mode] = _with_fits(model, found, query, asked, shown)
     return predictions
 
@@ -136,6 +139,27 @@ def _believed(model: Parts, asked: Asked, support: Support) -> tuple[bool, bool]
     layers = [support.layers[config.correlation_layers.index(name)] for name in config.grounding_layers]
     fit = name_fit(model.grounding, asked.semantic, layers, support.masks)
     return trust is None or fit >= trust, doubt is not None and fit < doubt
+
+
+def _with_what_is_named(model: Parts, found: Prediction, query: Query, asked: Asked, shots: Shots | None) -> Prediction:
+    """A prediction without the parts that are something else than the name that it was asked by; as it is where it was
+    asked by none, or by one that the model remembers."""
+    config, grounding = model.config, model.grounding
+    if config.stranger_margin is None or asked.semantic is None or asked.remembered is not None:
+        return found
+
+    def fit(parts: Tensor) -> Tensor:
+        named = [query.features[name] for name in config.grounding_layers]
+        shares = on_square(parts, query.valid, config.image_size, asked.grounded.shape[-1]).to(model.device)
+        looks = grounding.look(named, shares)
+        fits = F.cosine_similarity(looks, asked.semantic.to(looks))
+        if shots is not None:
+            support = shots.support
+            layers = [support.layers[config.correlation_layers.index(name)] for name in config.grounding_layers]
+            fits = fits + SHOWN * (looks @ grounding.look(layers, support.masks).to(looks).mT).mean(dim=1)
+        return fits.float().cpu()
+
+    return without_strangers(found, fit, config.stranger_margin)
 
 
 def _with_fits(model: Parts, found: Prediction, query: Query, asked: Asked, shots: Shots | None) -> Prediction:

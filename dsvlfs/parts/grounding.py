@@ -62,13 +62,13 @@ class SemanticGrounding(nn.Module):
 
         Args:
             layers: (batch, C_i, h_i, w_i) each.
-            mask: (batch, height, width) of the objects on any grid, in [0, 1].
+            mask: (batch, height, width) of the objects on any grid, in [0, 1]; or several of one photo.
 
         Returns:
             (batch, prompt_dim), of unit length.
         """
         features = normalise(layers, self.centre.split(self.channels), mask.shape[-1])
-        pooled = unit((features * mask[:, None]).sum(dim=(2, 3)))
+        pooled = unit(torch.einsum("bchw,bhw->bc", features, mask.to(features)))
         return unit(pooled @ self.basis.T.to(pooled.dtype))
 
     def forward(self, prompt: Tensor, layers: Sequence[Tensor], size: int) -> Tensor:

@@ -38,7 +38,7 @@ def test_a_name_that_fits_less_is_left_out(micro_model, circle):
     assert [left_out[mode].segmentation().is_name_heard for mode in asked["modes"]] == [False, True, True]
 
 
-@pytest.mark.parametrize("name", ["name_trust", "name_doubt"])
+@pytest.mark.parametrize("name", ["name_trust", "name_doubt", "stranger_margin"])
 def test_a_space_that_supports_have_no_layers_in_is_refused(name):
     config = DSVLFSConfig.tiny()
     config.update({name: 0.1, "correlation_layers": ["image.9"]})
