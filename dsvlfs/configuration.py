@@ -56,7 +56,8 @@ class DSVLFSConfig(PreTrainedConfig):
             rest is that of the name alone, which a wrong or useless description cannot spoil. The paper's is 1.
         unknown_word: where the language model does not know the name, its description has the whole weight: a name
             whose state has this cosine or more with what words that mean nothing have in common
-            (`dsvlfs.parts.unknown_words`). It needs `standardise_state`; None takes every name for known.
+            (`dsvlfs.parts.unknown_words`), unless fine-tuning has taught it (`remembered_classes`). It tells where
+            `standardise_state` is on and training has fitted it; None takes every name for known.
         long_descriptions: whether the bank's paragraph describes a class, where it has one (the paper's texts have some
             200 words), rather than its sentence.
         answer_template: its teacher-forced answer; holds `<SEM_prompt>`.

@@ -110,7 +110,6 @@ class DSVLFSModel(InferenceMixin, PreTrainedModel):
             train_token_embeddings=config.train_token_embeddings,
             train_projector=config.train_vlm_projector,
             standardise_state=config.standardise_state,
-            unknown_word=config.unknown_word,
             photo_state=config.photo_state,
             prompt_dim=config.prompt_dim,
         )

@@ -26,7 +26,11 @@ def add_request_arguments(parser: argparse.ArgumentParser, *, needs_class: bool 
         needs_class: whether there is no other way to say what to find.
     """
     parser.add_argument("--class-name", required=needs_class, metavar="NAME", help="what to find, such as 'red fox'")
-    parser.add_argument("--description", metavar="TEXT", help="what the class looks like, in a sentence or a paragraph")
+    parser.add_argument(
+        "--description",
+        metavar="TEXT",
+        help="what the class looks like, in a sentence or a paragraph; it counts most where the name is an unusual word",
+    )
     parser.add_argument(
         "--support",
         nargs=2,

@@ -17,7 +17,7 @@ from ..modeling import DSVLFSModel
 from .graphs import DecoderGraph, MatcherGraph, QueryGraph, SupportGraph
 
 MANIFEST = "manifest.json"
-_FORMAT = 1
+_FORMAT = 2
 _OPSET = 20
 
 
@@ -27,7 +27,9 @@ def export_onnx(model: DSVLFSModel, folder: Path, names: Sequence[str] = ()) -> 
     The manifest says how photos become the graphs' inputs, names these inputs and the outputs, and holds the semantic
     prompts of the names. `dsvlfs.export.graphs` says what each graph computes; in all of them photos are one by one,
     and the matcher takes any number of supports side by side ("joint"). What the graphs leave out: the language model,
-    the second look (`zoom`), and whether the class is there at all (`presence`).
+    the second look (`zoom`), whether the class is there at all (`presence`), and which parts of a mask are something
+    else (`stranger_margin`). The fit to the supports' whole photos, which is solved once for them here, is solved anew
+    in each run of the matcher. Its semantic prompt is nought where the name is not asked.
 
     Args:
         model: whose language model reads no photo, and whose photos are squares, as the packaged checkpoint's.

@@ -107,7 +107,8 @@ class InferenceMixin:
                 made of them.
             class_name: what to segment.
             support: from `encode_support`; None asks by name alone, whatever the mode.
-            description: what the class looks like; None leaves it to the name.
+            description: what the class looks like; None leaves it to the name. It stands in the name's place where the
+                language model does not know that (`unknown_word` of the config).
             mode: which prompts the mask decoder is given.
             threshold: probability from which on a pixel is foreground, or a shot votes for it.
             min_presence: where the presence is lower, the mask is left empty (see `Segmentation.presence`); None takes

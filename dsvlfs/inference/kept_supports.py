@@ -17,7 +17,7 @@ from .checks import examples_of
 from .encoded import Support
 from .photos import Photo, load_mask, load_photo
 
-MOST_BYTES = 256 * 2**20
+MOST_BYTES = 512 * 2**20
 """Of all supports that are kept; those not used for the longest go first."""
 
 Encode = Callable[[Sequence[tuple[Photo, Photo]]], Support]

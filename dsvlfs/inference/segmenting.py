@@ -28,7 +28,7 @@ from .interface import Parts
 from .name_trust import name_fit
 from .photos import Photo, load_photo
 from .presence import support_fit
-from .remembered import remembered_map
+from .remembered import place_of, remembered_map
 from .results import Prediction, Segmentation
 from .strangers import SHOWN, on_square, without_strangers
 from .zoom import region_to_look_at, with_second_look
@@ -86,7 +86,7 @@ def predict(
 ) -> dict[Mode, Prediction]:
     """`DSVLFSModel.predict`."""
     aggregation = _check(model, class_name, support, description, modes, aggregation)
-    texts = _texts(model, class_name, description)
+    name, described = _questions(model, class_name, description)
     query = image if isinstance(image, Query) else encode_queries(model, [image])[0]
     check_query(model, query)
     features = query.features
@@ -94,7 +94,7 @@ def predict(
     size = by_support.embedding.shape[-1]
     by_name, shots = by_support, None
     if any(mode != "visual" for mode in modes):
-        by_name = asked_by_name(model, by_support, class_name, texts)
+        by_name = asked_by_name(model, by_support, class_name, _weighed(model, class_name, name, described))
     if support is not None and any(mode != "semantic" for mode in modes):
         shots = compare(model, features, support, size)
     predictions = {}
@@ -183,22 +183,30 @@ def _with_fits(model: Parts, found: Prediction, query: Query, asked: Asked, shot
     return replace(found, fits=tuple(fits), min_presence=limit)
 
 
-def _texts(model: Parts, class_name: str, description: str | None) -> list[tuple[float, Question]]:
-    """The questions to ask for a class, and the weight of each one's prompt.
+def _questions(model: Parts, class_name: str, description: str | None) -> tuple[Question, Question | None]:
+    """The questions for a class, by its name and with its description, if it has one.
 
     Raises:
         InputError: the name or the description cannot be used.
     """
+    is_described = isinstance(description, str) and bool(description.strip())
+    name, *described = (
+        model.processor.question([(class_name, text)]).to(model.device)
+        for text in ([None, description] if is_described else [None])
+    )
+    return name, described[0] if described else None
 
-    def question(text: str | None) -> Question:
-        return model.processor.question([(class_name, text)]).to(model.device)
 
-    if not isinstance(description, str) or not description.strip():
-        return [(1.0, question(None))]
-    described, name, weight = question(description), question(None), model.config.description_weight
-    if weight == 1 or not model.semantic_encoder.knows(name):
-        return [(1.0, described)]
-    return [(weight, described), (1 - weight, name)]
+def _weighed(model: Parts, class_name: str, name: Question, described: Question | None) -> list[tuple[float, Question]]:
+    """The questions to ask, and the weight of each one's prompt."""
+    if described is None:
+        return [(1.0, name)]
+    config = model.config
+    weight, limit = config.description_weight, config.unknown_word
+    is_taught = place_of(config.remembered_classes or [], class_name_of(class_name)) is not None
+    if weight < 1 and limit is not None and not is_taught and model.semantic_encoder.strangeness(name) >= limit:
+        weight = 1.0
+    return [(weight, described)] + ([(1 - weight, name)] if weight < 1 else [])
 
 
 def _check(

@@ -63,11 +63,7 @@ class SemanticEncoder(nn.Module):
         train_projector: train LLaVA's multimodal projector.
         standardise_state: shift and scale the state before its projection, by buffers that training sets: a small
             language model's states at `<SEM_prompt>` hardly differ between classes.
-        unknown_word: limit of `UnknownWords`, which reads standardised states; None leaves it out.
         prompt_dim: channels of the semantic prompt.
-
-    Raises:
-        InputError: `unknown_word` has no standardised state to read.
     """
 
     def __init__(
@@ -82,7 +78,6 @@ class SemanticEncoder(nn.Module):
         train_token_embeddings: str = "all",
         train_projector: bool = False,
         standardise_state: bool = False,
-        unknown_word: float | None = None,
         photo_state: bool = False,
         prompt_dim: int = 256,
     ) -> None:
@@ -109,9 +104,7 @@ class SemanticEncoder(nn.Module):
         if standardise_state:
             self.register_buffer("state_mean", torch.zeros(width))
             self.register_buffer("state_scale", torch.ones(width))
-        elif unknown_word is not None:
-            raise InputError("unknown_word needs standardise_state; leave it out.")
-        self.unknown_words = None if unknown_word is None else UnknownWords(width=width, limit=unknown_word)
+        self.unknown_words = UnknownWords(width=width) if standardise_state else None
         self.to_prompt = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, prompt_dim))
         self.photo_prompt: PhotoPrompt | None = None
         if photo_state:
@@ -254,16 +247,16 @@ class SemanticEncoder(nn.Module):
         return self.project(self._kept_state(tokens, question)).expand(len(tokens), -1)
 
     @torch.no_grad()
-    def knows(self, question: Question) -> bool:
-        """Whether the language model knows the name that is asked for: True where nothing tells (`unknown_word`).
+    def strangeness(self, question: Question) -> float:
+        """How like a word that means nothing the name that is asked for is to the language model (`UnknownWords`), from
+        -1 to 1; -1 where nothing tells.
 
         Args:
             question: a batch of one, without a description.
         """
         if self.unknown_words is None:
-            return True
-        state = self._standardised(self._kept_state(self.silent_tokens(1), question))
-        return not bool(self.unknown_words(state))
+            return -1.0
+        return float(self.unknown_words(self._standardised(self._kept_state(self.silent_tokens(1), question))))
 
     def photo_share(self, tokens: Tensor, question: Question) -> Tensor:
         """What the photo adds to the prompt (batch, prompt_dim), where there is a `PhotoPrompt`; of the same

@@ -13,12 +13,10 @@ class UnknownWords(nn.Module):
 
     Args:
         width: of the state.
-        limit: cosine with it from which on a word counts as unknown.
     """
 
-    def __init__(self, *, width: int, limit: float) -> None:
+    def __init__(self, *, width: int) -> None:
         super().__init__()
-        self.limit = limit
         self.register_buffer("direction", torch.zeros(width))
 
     @torch.no_grad()
@@ -27,6 +25,6 @@ class UnknownWords(nn.Module):
         self.direction.copy_(F.normalize(states.mean(dim=0), dim=0))
 
     def forward(self, state: Tensor) -> Tensor:
-        """Whether each of the standardised states (batch, width) is of an unknown word; before `fit`, none is."""
-        cosine = F.cosine_similarity(state, self.direction.to(state)[None])
-        return (cosine >= self.limit) & self.direction.any()
+        """How like such a word's each of the standardised states (batch, width) is: cosines (batch,), from -1 to 1;
+        before `fit` -1."""
+        return torch.where(self.direction.any(), F.cosine_similarity(state, self.direction.to(state)[None]), -1.0)

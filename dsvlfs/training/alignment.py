@@ -164,7 +164,7 @@ class SemanticAlignment:
         self._mean, self._scale = state.mean(dim=0), 1 / state.std(dim=0, correction=0).clamp(min=1e-3)
         standard = ((state - self._mean) * self._scale).double()
         self._meaningless: Tensor | None = None
-        if model.semantic_encoder.unknown_words is not None:
+        if model.config.unknown_word is not None:
             self._meaningless = (states(_MEANINGLESS) - self._mean) * self._scale
         self._basis = grounding.basis.cpu().clone()
         if not has_space:

@@ -44,7 +44,7 @@ def exported(tmp_path_factory) -> tuple[DSVLFSModel, Path]:
             "name_doubt": 1.0,
             "doubted_likeness": 0.0,
             "whole_weight": 2.0,
-            "whole_likeness": 0.3,
+            "whole_likeness": 0.6,  # more than the drawn photos have
         }
     )
     model = DSVLFSModel(config, load_bases=False).eval()

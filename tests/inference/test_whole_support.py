@@ -7,8 +7,10 @@ from conftest import build_micro_model
 
 from dsvlfs.errors import InputError
 from dsvlfs.hub.trained_parts import new_request_fit
+from dsvlfs.inference import encoded
 from dsvlfs.inference.encoded import Support
 from dsvlfs.parts.request_fit import unit_positions
+from dsvlfs.parts.whole_fit import fit_whole
 
 
 @pytest.fixture
@@ -33,6 +35,15 @@ def test_its_map_is_added_to_the_logits(reading, circle, shots, mode):
     wanted = model.processor.prediction(own, query.valid, query.size).logits[0]
     assert wanted.std() > 0.1
     assert torch.allclose(heard - unheard, wanted, atol=1e-3)
+
+
+def test_it_is_solved_once_for_its_supports(reading, circle, monkeypatch):
+    solved = []
+    monkeypatch.setattr(encoded, "fit_whole", lambda *given: solved.append(given) or fit_whole(*given))
+    support = reading.encode_support([circle] * 2)
+    for name in ("circle", "square"):
+        reading.predict(circle[0], name, support=support, modes=["both", "visual"], aggregation="joint")
+    assert len(solved) == 1
 
 
 def test_a_doubted_name_lowers_the_likeness_that_is_asked_for(reading, circle):

@@ -17,12 +17,11 @@ CHANNELS, WIDTH, PROMPT = 12, 40, 16
 def _model() -> SimpleNamespace:
     torch.manual_seed(0)
     return SimpleNamespace(
-        config=SimpleNamespace(prompt_dim=PROMPT),
+        config=SimpleNamespace(prompt_dim=PROMPT, unknown_word=None),
         grounding=SemanticGrounding(channels=[CHANNELS], prompt_dim=PROMPT),
         semantic_encoder=SimpleNamespace(
             state_mean=torch.zeros(WIDTH),
             state_scale=torch.ones(WIDTH),
-            unknown_words=None,
             to_prompt=nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, PROMPT)),
         ),
     )
@@ -81,12 +80,13 @@ def test_it_learns_where_words_that_mean_nothing_lie(monkeypatch, world):
     first = states[entries[0]["names"][0]]
     meaningless = {word: first + 3 * aside for word, _ in alignment._MEANINGLESS}
     model = _model()
-    model.semantic_encoder.unknown_words = UnknownWords(width=WIDTH, limit=0.5)
+    model.config.unknown_word, model.semantic_encoder.unknown_words = 0.5, UnknownWords(width=WIDTH)
     _, model = _fit(monkeypatch, features, states | meaningless, entries, model)
     encoder = model.semantic_encoder
 
     def unknown(own):
-        return encoder.unknown_words((torch.stack(own) - encoder.state_mean) * encoder.state_scale).float().mean()
+        strange = encoder.unknown_words((torch.stack(own) - encoder.state_mean) * encoder.state_scale)
+        return (strange >= 0.5).float().mean()
 
     assert unknown([states[name] + 2 * aside for name in list(states)[10:20]]) > 0.9
     assert unknown(list(states.values())) < 0.2

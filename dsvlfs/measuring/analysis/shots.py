@@ -139,7 +139,8 @@ def choose_shots(episode: Episode, pool: Pool, strangers: Pool, rng: np.random.G
 
 
 class _Query:
-    """A query with the visual prompts and the logits of every support that it is shown."""
+    """A query with the visual prompts and the logits of every support that it is shown. With both prompts every name is
+    heard and none doubted, so that what differs are the supports alone."""
 
     def __init__(self, model: DSVLFSModel, episode: Episode, supports: Sequence[Support], mode: Mode) -> None:
         self.model, self.episode = model, episode
