@@ -29,7 +29,7 @@ def add_request_arguments(parser: argparse.ArgumentParser, *, needs_class: bool 
     parser.add_argument(
         "--description",
         metavar="TEXT",
-        help="what the class looks like, in a sentence or a paragraph; it counts most where the name is an unusual word",
+        help="what the class looks like, in a sentence or a paragraph; it counts most where the name is unusual",
     )
     parser.add_argument(
         "--support",
