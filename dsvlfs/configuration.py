@@ -86,7 +86,7 @@ class DSVLFSConfig(PreTrainedConfig):
             several that are joined before the mask ("joint", "attention"); 0 leaves it out, and supports are then
             encoded around their masks alone. It needs `fit_ridge`.
         whole_likeness: the likeness of query and supports from which on it is added.
-        doubted_likeness: the same with both prompts where the name is doubted (`name_doubt`).
+        doubted_likeness: the same of one support with both prompts where the name is doubted (`name_doubt`).
         remembered_classes: names of classes that fine-tuning remembered from its photos: asked for by one of these, the
             map of what it remembers (`dsvlfs.parts.class_memory`) stands in place of that of the fit to the request,
             and serves without supports as well. None remembers nothing; needs `fit_ridge`.
@@ -112,10 +112,10 @@ class DSVLFSConfig(PreTrainedConfig):
             of the grounding, from which on the name is heard; one that fits less is left out. Its layers have to be
             among those of the correlation. None hears every name, as the paper does.
         name_doubt: the name is doubted where that cosine is under this: the thing is then new to the model, and what
-            the supports' photos say counts in queries that are less like them too. None doubts no name.
+            a single support's photo says counts in queries that are less like it too. None doubts no name.
         stranger_margin: a connected part of a mask by name is left out whose look fits the name and the supports less
-            than the best part's does by more than this (`dsvlfs.inference.strangers`). It needs what `name_trust` does.
-            None leaves out none.
+            than the best part's does by more than this (`dsvlfs.inference.strangers`), unless there are several
+            supports and the name is doubted. It needs what `name_trust` does. None leaves out none.
         vote_threshold: with K shots, share of the largest vote count at which a pixel is foreground.
         shot_aggregation: how K shots become one mask (see `dsvlfs.parts.aggregation`); "attention" has weights of
             its own.

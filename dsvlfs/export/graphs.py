@@ -112,7 +112,10 @@ class MatcherGraph(_Graph):
             if model.request_fit.share:
                 added = score * model.request_fit.weight(support, masks)
             if whole_masks is not None:
-                doubted = (fit < (-2 if config.name_doubt is None else config.name_doubt)) & semantic_prompt.any()
+                single = torch.ones_like(masks[:, 0, 0]).sum() == 1  # `len` is fixed in an export
+                doubted = (
+                    (fit < (-2 if config.name_doubt is None else config.name_doubt)) & semantic_prompt.any() & single
+                )
                 limit = torch.where(doubted, config.doubted_likeness, config.whole_likeness)
                 told, places = fit_whole(whole, whole_masks), unit_positions(query, size)
                 alike = told.likeness(places) >= limit

@@ -125,7 +125,8 @@ def _fitted(model: Parts, asked: Asked, shots: Shots, size: int, is_all: bool) -
         added = fit.weight(support.layers, support.masks) * score
     if support.whole_fit is not None:
         places = unit_positions(query, size)
-        limit = model.config.doubted_likeness if asked.is_doubted else model.config.whole_likeness
+        is_doubted = asked.is_doubted and len(support.masks) == 1  # several tell more than a name does
+        limit = model.config.doubted_likeness if is_doubted else model.config.whole_likeness
         if support.whole_fit.likeness(places) >= limit:
             told = model.config.whole_weight * support.whole_fit.score(places).unflatten(1, (size, size))
             added = told if added is None else added + told

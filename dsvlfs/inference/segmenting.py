@@ -147,6 +147,8 @@ def _with_what_is_named(model: Parts, found: Prediction, query: Query, asked: As
     config, grounding = model.config, model.grounding
     if config.stranger_margin is None or asked.semantic is None or asked.remembered is not None:
         return found
+    if asked.is_doubted and len(shots.support.masks) > 1:  # several supports tell more than such a name does
+        return found
 
     def fit(parts: Tensor) -> Tensor:
         named = [query.features[name] for name in config.grounding_layers]

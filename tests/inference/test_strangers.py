@@ -104,3 +104,18 @@ def test_a_mask_by_name_loses_them_and_one_by_support_does_not(micro_model, circ
     assert both.shape == semantic.shape == (3,)
     assert torch.allclose(both, both[:1].expand(3))
     assert not torch.allclose(both, semantic)
+
+
+@pytest.mark.parametrize(("shots", "doubt", "asked"), [(1, 1.0, 1), (2, 1.0, 0), (2, -1.0, 1)])
+def test_a_doubted_name_beside_several_supports_leaves_out_no_part(
+    micro_model, circle, monkeypatch, shots, doubt, asked
+):
+    micro_model.config.update({"stranger_margin": 0.3, "name_doubt": doubt, "shot_aggregation": "joint"})
+    margins = []
+    monkeypatch.setattr(
+        "dsvlfs.inference.segmenting.without_strangers",
+        lambda found, fit, margin: margins.append(margin) or found,
+    )
+    support = micro_model.encode_support([circle] * shots)
+    micro_model.predict(circle[0], "circle", support=support, modes=["both"])
+    assert len(margins) == asked

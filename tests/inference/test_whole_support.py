@@ -60,6 +60,9 @@ def test_a_doubted_name_lowers_the_likeness_that_is_asked_for(reading, circle):
         assert torch.equal(logits(mode, name_doubt=doubt), known[mode][told])
     unheard = logits("both", name_doubt=1.0, name_trust=1.0)
     assert torch.equal(unheard, known["visual"][1])
+    support = reading.encode_support([circle] * 2)
+    config.update({"name_trust": None, "shot_aggregation": "joint"})
+    assert torch.equal(logits("both", name_doubt=1.0), logits("both", name_doubt=-1.0))
 
 
 def test_several_masks_that_vote_leave_it_out(reading, circle):
