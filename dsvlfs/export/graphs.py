@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..inference.decoding import image_embedding
 from ..inference.encoded import View
 from ..inference.encoding import frozen_features, support_features
-from ..inference.name_trust import name_fits
+from ..inference.name_trust import name_fits, named_layers
 from ..modeling import DSVLFSModel
 from ..parts.request_fit import unit_positions
 from ..parts.whole_fit import fit_whole, pooled_whole
@@ -101,8 +101,7 @@ class MatcherGraph(_Graph):
         size = query[0].shape[-1]
         fit = semantic_prompt[:, 0] * 0 + 1
         if config.name_trust is not None or config.name_doubt is not None:
-            named = [support[config.correlation_layers.index(name)] for name in config.grounding_layers]
-            fit = name_fits(model.grounding, semantic_prompt, named, masks)[None]
+            fit = name_fits(model.grounding, semantic_prompt, named_layers(config, support), masks)[None]
         match = model.matcher.match(query, support, masks, size)
         visual = model.matcher.prompt(match.joint())
         added = visual[:, 0] * 0

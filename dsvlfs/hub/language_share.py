@@ -16,10 +16,10 @@ LEFT_OUT = {"language_model": "as begun"}
 
 # They are drawn by chance, and matter by what is multiplied with them.
 _DRAWN = ("lora_A", "multi_modal_projector.linear_1")
+_NOUGHT = ("lora_B", "multi_modal_projector.linear_2.weight")
+
 _OF_LATE = {"semantic_encoder.unknown_words.direction"}
 """Tensors that files of before have not: what they tell is then not known."""
-
-_NOUGHT = ("lora_B", "multi_modal_projector.linear_2.weight")
 
 
 def copy_beginning(share: Mapping[str, Tensor]) -> dict[str, Tensor]:

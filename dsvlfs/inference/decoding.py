@@ -10,6 +10,7 @@ from ..parts.matching import Match
 from ..parts.request_fit import unit_positions
 from .encoded import Asked, Shots, Support
 from .interface import Parts
+from .name_trust import named_layers
 
 
 def image_embedding(model: Parts, features: dict[str, Tensor]) -> Tensor:
@@ -56,7 +57,7 @@ def attend_shots(
     config, fit = model.config, None
     comparable = model.grounding is not None and set(config.grounding_layers) <= set(config.correlation_layers)
     if semantic is not None and comparable:
-        named = [layers[config.correlation_layers.index(name)] for name in config.grounding_layers]
+        named = named_layers(config, layers)
         fit = model.grounding.cosine(semantic.expand(len(masks), -1), named, masks.shape[-1])
     return model.shot_attention(prompts, support_evidence(layers, masks, fit))
 

@@ -9,7 +9,13 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..configuration import DSVLFSConfig
 from ..parts.grounding import SemanticGrounding
+
+
+def named_layers(config: DSVLFSConfig, layers: Sequence[Tensor]) -> list[Tensor]:
+    """Of a support's correlation layers those that names are compared with, in the grounding's order."""
+    return [layers[config.correlation_layers.index(name)] for name in config.grounding_layers]
 
 
 def name_fits(grounding: SemanticGrounding, semantic: Tensor, layers: Sequence[Tensor], masks: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from .decoding import compare, decode, ground, image_embedding
 from .encoded import Asked, Query, Shots, Support
 from .encoding import encode_queries
 from .interface import Parts
-from .name_trust import name_fit
+from .name_trust import name_fit, named_layers
 from .photos import Photo, load_photo
 from .presence import support_fit
 from .remembered import place_of, remembered_map
@@ -136,8 +136,7 @@ def _believed(model: Parts, asked: Asked, support: Support) -> tuple[bool, bool]
     trust, doubt = config.name_trust, config.name_doubt
     if trust is None and doubt is None:
         return True, False
-    layers = [support.layers[config.correlation_layers.index(name)] for name in config.grounding_layers]
-    fit = name_fit(model.grounding, asked.semantic, layers, support.masks)
+    fit = name_fit(model.grounding, asked.semantic, named_layers(config, support.layers), support.masks)
     return trust is None or fit >= trust, doubt is not None and fit < doubt
 
 
@@ -156,9 +155,8 @@ def _with_what_is_named(model: Parts, found: Prediction, query: Query, asked: As
         looks = grounding.look(named, shares)
         fits = F.cosine_similarity(looks, asked.semantic.to(looks))
         if shots is not None:
-            support = shots.support
-            layers = [support.layers[config.correlation_layers.index(name)] for name in config.grounding_layers]
-            fits = fits + SHOWN * (looks @ grounding.look(layers, support.masks).to(looks).mT).mean(dim=1)
+            shown = grounding.look(named_layers(config, shots.support.layers), shots.support.masks)
+            fits = fits + SHOWN * (looks @ shown.to(looks).mT).mean(dim=1)
         return fits.float().cpu()
 
     return without_strangers(found, fit, config.stranger_margin)
